@@ -1,0 +1,187 @@
+"""Which array library an array belongs to, and on which device it lives.
+
+The engine never names NumPy or CuPy when it computes: it asks `namespace` for the library of its
+operands and calls that. CuPy is imported the first time a CUDA device is asked for, never before.
+This file knows arrays only; Tensors, graphs and gradients begin in `ops/` and `tensor.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import sys
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+
+#: A NumPy array or a CuPy array.
+Array: TypeAlias = Any
+#: Whatever names a dtype: `np.float32`, `"float32"`, `np.dtype("float32")`, Python's `float`.
+DTypeLike: TypeAlias = Any
+
+_libraries: dict[type, ModuleType | None] = {np.ndarray: np}
+
+
+def namespace(*operands: Any) -> Any:
+    """The array library (`numpy` or `cupy`) that the operands belong to; NumPy if none is an array.
+
+    The library is the top-level package that defines the array's type, so nothing is imported.
+    """
+    found: Any = np
+    for operand in operands:
+        library = _library(type(operand))
+        if library is not None and library is not np:
+            found = library
+    return found
+
+
+def _library(kind: type) -> ModuleType | None:
+    """The package whose arrays are of type `kind`, or None for scalars and other constants."""
+    if kind not in _libraries:
+        is_array = hasattr(kind, "__array_namespace__") and not issubclass(kind, np.generic)
+        root = kind.__module__.partition(".")[0]
+        _libraries[kind] = sys.modules[root] if is_array else None
+    return _libraries[kind]
+
+
+def is_array(value: Any) -> bool:
+    """Whether `value` is an array of some library (a NumPy scalar is not)."""
+    return type(value) is np.ndarray or _library(type(value)) is not None
+
+
+class device:  # noqa: N801 - PyTorch's name
+    """Where an array lives: `device("cpu")`, `device("cuda")`, `device("cuda:1")`.
+
+    >>> device("cuda:1").type, device("cuda:1").index
+    ('cuda', 1)
+    >>> device("cpu") == "cpu"
+    True
+    """
+
+    __slots__ = ("index", "type")
+
+    def __init__(self, name: str | device, index: int | None = None) -> None:
+        if isinstance(name, device):
+            kind, number = name.type, name.index
+        else:
+            kind, _, suffix = name.partition(":")
+            if kind not in ("cpu", "cuda") or (suffix and not suffix.isdecimal()):
+                raise RuntimeError(
+                    f"device: {name!r} is not a device; expected 'cpu', 'cuda' or 'cuda:N'"
+                )
+            number = int(suffix) if suffix else (0 if kind == "cuda" else None)
+        self.type: str = kind
+        self.index: int | None = number if index is None else index
+
+    def __repr__(self) -> str:
+        return f"device(type={self.type!r})" if self.index is None else f"device({str(self)!r})"
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, str):
+            other = device(other)
+        return (
+            isinstance(other, device) and (self.type, self.index) == (other.type, other.index)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.index))
+
+
+CPU = device("cpu")
+_default_device: device | None = None
+
+
+def get_default_device() -> device:
+    """Where new tensors are made: set_default_device's, else TINYGRAD_RNN_DEVICE's, else the CPU."""
+    if _default_device is not None:
+        return _default_device
+    name = os.environ.get("TINYGRAD_RNN_DEVICE")
+    return device(name) if name else CPU
+
+
+def set_default_device(name: str | device | None) -> None:
+    """Make new tensors on this device from now on; None goes back to the environment's choice."""
+    global _default_device
+    if name is None:
+        _default_device = None
+        return
+    wanted = device(name)
+    library(wanted)
+    _default_device = wanted
+
+
+def library(where: str | device) -> Any:
+    """The array library that computes on a device.
+
+    Raises RuntimeError if the device is a CUDA one and CuPy or a GPU is missing, saying which.
+    """
+    return np if device(where).type == "cpu" else _cupy()
+
+
+def _cupy() -> Any:
+    install = "pip install 'tinygrad_rnn[cuda12]' (or [cuda13], after the driver's CUDA version)"
+    try:
+        cupy = importlib.import_module("cupy")
+    except Exception as error:  # CuPy's import can fail in many ways, not only ImportError
+        raise RuntimeError(
+            f"device 'cuda' needs CuPy, which could not be imported ({error}); {install}"
+        ) from error
+    if not cupy.is_available():
+        raise RuntimeError("device 'cuda' was asked for, but CuPy finds no usable GPU on this machine")
+    return cupy
+
+
+def device_of(array: Array) -> device:
+    """The device an array lives on."""
+    if namespace(array) is np:
+        return CPU
+    return device("cuda", array.device.id)
+
+
+def to_device(array: Array, where: str | device) -> Array:
+    """The array on another device; itself if it is there already."""
+    wanted = device(where)
+    if device_of(array) == wanted:
+        return array
+    if wanted.type == "cpu":
+        return array.get()
+    cupy = _cupy()
+    with cupy.cuda.Device(wanted.index):
+        return cupy.asarray(array)
+
+
+def to_numpy(array: Array) -> np.ndarray[Any, Any]:
+    """The array as a NumPy array on the host; shares memory if it is one already."""
+    return array if type(array) is np.ndarray else array.get()
+
+
+_math_erf = np.frompyfunc(math.erf, 1, 1)
+
+
+def erf(array: Array) -> Array:
+    """The error function, which NumPy lacks: Python's own on the host, CuPy's on a GPU."""
+    if namespace(array) is np:
+        return np.asarray(_math_erf(array), dtype=np.result_type(array, np.float16))
+    return importlib.import_module("cupyx.scipy.special").erf(array)
+
+
+_default_dtype = np.dtype(np.float32)
+
+
+def get_default_dtype() -> np.dtype[Any]:
+    """The floating dtype of new tensors made from Python numbers: float32 unless changed."""
+    return _default_dtype
+
+
+def set_default_dtype(dtype: DTypeLike) -> None:
+    """Change the floating dtype of new tensors made from Python numbers."""
+    global _default_dtype
+    wanted = np.dtype(dtype)
+    if wanted.kind != "f":
+        raise TypeError(f"set_default_dtype: {wanted} is not a floating-point dtype")
+    _default_dtype = wanted

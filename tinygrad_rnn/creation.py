@@ -1,0 +1,338 @@
+"""Making tensors: from data, filled, counted, and at random.
+
+Arguments and defaults are PyTorch's: floats are float32 and integers int64 unless a dtype is given;
+`device` defaults to `get_default_device()`. Random values are drawn on the host (`random.py`).
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tinygrad_rnn import backend, random
+from tinygrad_rnn.backend import DTypeLike
+from tinygrad_rnn.ops.primitive import describe
+from tinygrad_rnn.random import Generator
+from tinygrad_rnn.tensor import Tensor
+
+Device = str | backend.device | None
+
+
+def _made(array: Any, dtype: DTypeLike, device: Device, requires_grad: builtins.bool) -> Tensor:
+    where = backend.get_default_device() if device is None else device
+    return Tensor(array, dtype, where, requires_grad)
+
+
+def _float(dtype: DTypeLike) -> DTypeLike:
+    return backend.get_default_dtype() if dtype is None else dtype
+
+
+def _size(size: tuple[Any, ...]) -> tuple[int, ...]:
+    if len(size) == 1 and isinstance(size[0], Sequence):
+        size = tuple(size[0])
+    if builtins.any(n < 0 for n in size):
+        raise RuntimeError(f"a tensor cannot have a negative size: {size}")
+    return tuple(int(n) for n in size)
+
+
+def tensor(
+    data: Any, dtype: DTypeLike = None, device: Device = None, requires_grad: builtins.bool = False
+) -> Tensor:
+    """A new leaf tensor with a copy of the data (numbers, nested lists, an array or a tensor).
+
+    Python floats become float32, Python integers int64; arrays keep their dtype.
+
+    >>> tensor([[1.0, 2.0], [3.0, 4.0]])
+    tensor([[1., 2.],
+            [3., 4.]])
+    """
+    array = data.array if isinstance(data, Tensor) else data
+    if backend.is_array(array):
+        array = array.copy()
+        device = backend.device_of(array) if device is None and isinstance(data, Tensor) else device
+    return _made(array, dtype, device, requires_grad)
+
+
+def as_tensor(data: Any, dtype: DTypeLike = None, device: Device = None) -> Tensor:
+    """A tensor of the data, sharing memory where dtype and device allow; a tensor comes as it is."""
+    if isinstance(data, Tensor):
+        return data.to(device, dtype=dtype)
+    if device is None and backend.is_array(data):
+        device = backend.device_of(data)
+    return _made(data, dtype, device, False)
+
+
+def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor that shares the NumPy array's memory."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"from_numpy: expected a numpy.ndarray, got {type(array).__name__}")
+    return Tensor(array)
+
+
+def is_tensor(value: Any) -> builtins.bool:
+    """Whether the value is a Tensor."""
+    return isinstance(value, Tensor)
+
+
+def zeros(
+    *size: Any,
+    dtype: DTypeLike = None,
+    device: Device = None,
+    requires_grad: builtins.bool = False,
+) -> Tensor:
+    """A tensor of zeros."""
+    return _made(np.zeros(_size(size), _float(dtype)), None, device, requires_grad)
+
+
+def ones(
+    *size: Any,
+    dtype: DTypeLike = None,
+    device: Device = None,
+    requires_grad: builtins.bool = False,
+) -> Tensor:
+    """A tensor of ones."""
+    return _made(np.ones(_size(size), _float(dtype)), None, device, requires_grad)
+
+
+def empty(
+    *size: Any,
+    dtype: DTypeLike = None,
+    device: Device = None,
+    requires_grad: builtins.bool = False,
+) -> Tensor:
+    """A tensor whose values are still to be written. They are zeros, so that nothing is random."""
+    return zeros(*size, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def full(
+    size: Sequence[int],
+    fill_value: float,
+    *,
+    dtype: DTypeLike = None,
+    device: Device = None,
+    requires_grad: builtins.bool = False,
+) -> Tensor:
+    """A tensor of one value; its dtype follows the value's kind unless given."""
+    if dtype is None and isinstance(fill_value, float):
+        dtype = backend.get_default_dtype()
+    return _made(np.full(_size((size,)), fill_value, dtype), None, device, requires_grad)
+
+
+def eye(
+    n: int,
+    m: int | None = None,
+    *,
+    dtype: DTypeLike = None,
+    device: Device = None,
+    requires_grad: builtins.bool = False,
+) -> Tensor:
+    """The identity matrix (n, m)."""
+    return _made(np.eye(n, m, dtype=_float(dtype)), None, device, requires_grad)
+
+
+def arange(
+    start: float,
+    end: float | None = None,
+    step: float = 1,
+    *,
+    dtype: DTypeLike = None,
+    device: Device = None,
+    requires_grad: builtins.bool = False,
+) -> Tensor:
+    """start, start + step, …, up to but without end; integers give int64."""
+    if end is None:
+        start, end = 0, start
+    if dtype is None and builtins.any(isinstance(x, float) for x in (start, end, step)):
+        dtype = backend.get_default_dtype()
+    return _made(np.arange(start, end, step), dtype, device, requires_grad)
+
+
+def linspace(
+    start: float,
+    end: float,
+    steps: int,
+    *,
+    dtype: DTypeLike = None,
+    device: Device = None,
+    requires_grad: builtins.bool = False,
+) -> Tensor:
+    """`steps` values from start to end, both included, at equal distances."""
+    return _made(np.linspace(start, end, steps), _float(dtype), device, requires_grad)
+
+
+def _like(
+    x: Tensor, value: float, dtype: DTypeLike, device: Device, requires_grad: builtins.bool
+) -> Tensor:
+    array = np.full(x.shape, value, x.dtype if dtype is None else dtype)
+    return _made(array, None, x.device if device is None else device, requires_grad)
+
+
+def zeros_like(
+    input: Tensor,
+    *,
+    dtype: DTypeLike = None,
+    device: Device = None,
+    requires_grad: builtins.bool = False,
+) -> Tensor:
+    """Zeros with another tensor's shape, dtype and device."""
+    return _like(input, 0, dtype, device, requires_grad)
+
+
+def ones_like(
+    input: Tensor,
+    *,
+    dtype: DTypeLike = None,
+    device: Device = None,
+    requires_grad: builtins.bool = False,
+) -> Tensor:
+    """Ones with another tensor's shape, dtype and device."""
+    return _like(input, 1, dtype, device, requires_grad)
+
+
+def full_like(
+    input: Tensor,
+    fill_value: float,
+    *,
+    dtype: DTypeLike = None,
+    device: Device = None,
+    requires_grad: builtins.bool = False,
+) -> Tensor:
+    """One value with another tensor's shape, dtype and device."""
+    return _like(input, fill_value, dtype, device, requires_grad)
+
+
+def empty_like(
+    input: Tensor,
+    *,
+    dtype: DTypeLike = None,
+    device: Device = None,
+    requires_grad: builtins.bool = False,
+) -> Tensor:
+    """Zeros (see `empty`) with another tensor's shape, dtype and device."""
+    return _like(input, 0, dtype, device, requires_grad)
+
+
+# --- at random -----------------------------------------------------------------------------------
+
+
+def rand(
+    *size: Any,
+    generator: Generator | None = None,
+    dtype: DTypeLike = None,
+    device: Device = None,
+    requires_grad: builtins.bool = False,
+) -> Tensor:
+    """Uniform in [0, 1)."""
+    drawn = (generator or random.generator()).uniform(_size(size), dtype=_float(dtype))
+    return _made(drawn, None, device, requires_grad)
+
+
+def randn(
+    *size: Any,
+    generator: Generator | None = None,
+    dtype: DTypeLike = None,
+    device: Device = None,
+    requires_grad: builtins.bool = False,
+) -> Tensor:
+    """Normal with mean 0 and standard deviation 1."""
+    drawn = (generator or random.generator()).normal(_size(size), dtype=_float(dtype))
+    return _made(drawn, None, device, requires_grad)
+
+
+def rand_like(input: Tensor, *, generator: Generator | None = None) -> Tensor:
+    """Uniform in [0, 1) with another tensor's shape, dtype and device."""
+    return rand(input.shape, generator=generator, dtype=input.dtype, device=input.device)
+
+
+def randn_like(input: Tensor, *, generator: Generator | None = None) -> Tensor:
+    """Standard normal with another tensor's shape, dtype and device."""
+    return randn(input.shape, generator=generator, dtype=input.dtype, device=input.device)
+
+
+def randint(
+    low: int,
+    high: Any = None,
+    size: Sequence[int] | None = None,
+    *,
+    generator: Generator | None = None,
+    dtype: DTypeLike = None,
+    device: Device = None,
+) -> Tensor:
+    """Integers in [low, high): randint(high, size) or randint(low, high, size)."""
+    if size is None:
+        low, high, size = 0, low, high
+    drawn = (generator or random.generator()).integers(_size((size,)), low, high)
+    return _made(drawn, dtype, device, False)
+
+
+def randperm(n: int, *, generator: Generator | None = None, device: Device = None) -> Tensor:
+    """The integers 0 … n-1 in random order."""
+    return _made((generator or random.generator()).permutation(n), None, device, False)
+
+
+def normal(
+    mean: Tensor | float,
+    std: Tensor | float = 1.0,
+    size: Sequence[int] | None = None,
+    *,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Normal with the given means and standard deviations, broadcast; `size` for two numbers."""
+    if size is None:
+        if not isinstance(mean, Tensor) and not isinstance(std, Tensor):
+            raise TypeError("normal: two numbers need a size")
+        size = np.broadcast_shapes(*(x.shape for x in (mean, std) if isinstance(x, Tensor)))
+    return randn(size, generator=generator) * std + mean
+
+
+def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
+    """1 with the chance that `input` gives at each place, else 0."""
+    chances = backend.to_numpy(input.detach().array)
+    if not ((chances >= 0) & (chances <= 1)).all():
+        raise RuntimeError("bernoulli: the chances must lie in [0, 1]")
+    drawn = (generator or random.generator()).uniform(input.shape) < chances
+    return _made(drawn, input.dtype, input.device, False)
+
+
+def multinomial(
+    input: Tensor,
+    num_samples: int,
+    replacement: builtins.bool = False,
+    *,
+    generator: Generator | None = None,
+) -> Tensor:
+    """`num_samples` indices per row, each with a chance in proportion to its weight in `input`.
+
+    input: (N,) or (rows, N) of weights >= 0, which need not sum to 1.
+    Raises RuntimeError for negative, non-finite or all-zero weights, or too few to draw from.
+    """
+    weights = backend.to_numpy(input.detach().array)
+    if weights.ndim not in (1, 2):
+        raise RuntimeError(f"multinomial: expected 1 or 2 axes, got {describe(input)}")
+    rows = weights if weights.ndim == 2 else weights[None]
+    if not np.isfinite(rows).all() or (rows < 0).any() or (rows.sum(-1) <= 0).any():
+        raise RuntimeError("multinomial: weights must be finite and >= 0, with a positive sum a row")
+    if num_samples <= 0:
+        raise RuntimeError(f"multinomial: cannot draw {num_samples} samples")
+    fewest = int((rows > 0).sum(-1).min()) if rows.size else math.inf
+    if not replacement and num_samples > fewest:
+        raise RuntimeError(
+            f"multinomial: cannot draw {num_samples} samples without replacement from {fewest} "
+            "positive weights"
+        )
+    drawn = (generator or random.generator()).multinomial(rows, num_samples, replacement)
+    return _made(drawn if weights.ndim == 2 else drawn[0], None, input.device, False)
+
+
+def get_rng_state() -> Tensor:
+    """Where the default generator is."""
+    return Tensor(random.generator().get_state())
+
+
+def set_rng_state(state: Tensor) -> None:
+    """Take the default generator to where `get_rng_state` was called."""
+    random.generator().set_state(state)

@@ -1,0 +1,247 @@
+"""Elementwise operations: y[k] = f(x[k], …), operands broadcast against each other.
+
+A rule is written g * (local derivative); what broadcasting added is summed away for all of them in
+one place, `Elementwise.pull`. The third entry of a row is the scalar C text of the same function.
+Read `primitive.py` first: a rule's parameter names say what is kept for backward.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tinygrad_rnn import backend
+from tinygrad_rnn.ops.broadcasting import sum_to
+from tinygrad_rnn.ops.primitive import Primitive, Rule, describe, shape_of
+
+
+class Elementwise(Primitive):
+    """A primitive whose operands broadcast; its rules need not care."""
+
+    def pull(
+        self,
+        gs: Sequence[Any],
+        outputs: Sequence[Any],
+        inputs: Sequence[Any],
+        params: dict[str, Any],
+        needed: Sequence[Any],
+    ) -> Sequence[Any]:
+        """The rules' cotangents, each summed to the shape of its operand."""
+        g, y = gs[0], outputs[0]
+        pulled: list[Any] = []
+        for rule, x, wanted in zip(self.rules, inputs, needed, strict=True):
+            if wanted is None or rule is None:
+                pulled.append(None)
+                continue
+            gx = rule(g, y, *inputs, **params)
+            shape = x if type(x) is tuple else x.shape
+            pulled.append(gx if gx.shape == shape else sum_to(gx, shape=shape))
+        return pulled
+
+    def explain(self, error: Exception, arrays: Sequence[Any]) -> Exception:
+        """Say which sizes do not broadcast."""
+        shapes = [shape_of(array) for array in arrays]
+        for sizes in _columns(shapes):
+            if len({size for size in sizes if size != 1}) > 1:
+                return ValueError(
+                    f"{self.name}: {' and '.join(map(describe, arrays))} do not broadcast: sizes "
+                    f"{' and '.join(map(str, sizes))} differ and neither is 1"
+                )
+        return super().explain(error, arrays)
+
+
+def _columns(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """The sizes that meet when shapes are aligned at the right, last axis first."""
+    longest = max(map(len, shapes))
+    return [[s[-k] for s in shapes if len(s) >= k] for k in range(1, longest + 1)]
+
+
+def elementwise(
+    name: str, evaluate: Callable[..., Any], cuda: str | None, *rules: Rule | None
+) -> Elementwise:
+    """One row of the table."""
+    return Elementwise(name, evaluate, *rules, cuda=cuda)
+
+
+# --- arithmetic ---------------------------------------------------------------------------------
+
+add = elementwise(
+    "add",
+    lambda xp, x, y: xp.add(x, y),
+    "x + y",
+    lambda g, _z, _x, _y: g,
+    lambda g, _z, _x, _y: g,
+)
+subtract = elementwise(
+    "subtract",
+    lambda xp, x, y: xp.subtract(x, y),
+    "x - y",
+    lambda g, _z, _x, _y: g,
+    lambda g, _z, _x, _y: -g,
+)
+multiply = elementwise(
+    "multiply",
+    lambda xp, x, y: xp.multiply(x, y),
+    "x * y",
+    lambda g, _z, _x, y: g * y,
+    lambda g, _z, x, _y: g * x,
+)
+divide = elementwise(
+    "divide",
+    lambda xp, x, y: xp.true_divide(x, y),
+    "x / y",
+    lambda g, _z, _x, y: g / y,
+    lambda g, z, _x, y: g * (-z / y),  # d(x/y)/dy = -x/y² = -z/y
+)
+negative = elementwise("negative", lambda xp, x: xp.negative(x), "-x", lambda g, _y, _x: -g)
+
+
+def _log_of_base(x: Any) -> Any:
+    """log x, and 0 where x = 0: then 0ʸ log 0 is 0 and not nan."""
+    nonzero = x + (x == 0)
+    return math.log(nonzero) if isinstance(x, int | float) else log(nonzero)
+
+
+# dz/dx = y xʸ⁻¹, with exponent 0 where y = 0, so that x = 0 gives 0 and not 0 · 0⁻¹.
+power = elementwise(
+    "power",
+    lambda xp, x, y: xp.power(x, y),
+    "pow(x, y)",
+    lambda g, _z, x, y: g * (y * x ** (y - 1 + (y == 0))),
+    lambda g, z, x, _y: g * (z * _log_of_base(x)),
+)
+square = elementwise("square", lambda xp, x: xp.square(x), "x * x", lambda g, _y, x: g * (2 * x))
+sqrt = elementwise("sqrt", lambda xp, x: xp.sqrt(x), "sqrt(x)", lambda g, y, _x: g * (0.5 / y))
+absolute = elementwise(
+    "absolute", lambda xp, x: xp.absolute(x), "fabs(x)", lambda g, _y, x: g * sign(x)
+)
+# A tie gives each operand half of the cotangent.
+maximum = elementwise(
+    "maximum",
+    lambda xp, x, y: xp.maximum(x, y),
+    "max(x, y)",
+    lambda g, _z, x, y: (g * (x > y) + g * (x >= y)) * 0.5,
+    lambda g, _z, x, y: (g * (y > x) + g * (y >= x)) * 0.5,
+)
+minimum = elementwise(
+    "minimum",
+    lambda xp, x, y: xp.minimum(x, y),
+    "min(x, y)",
+    lambda g, _z, x, y: (g * (x < y) + g * (x <= y)) * 0.5,
+    lambda g, _z, x, y: (g * (y < x) + g * (y <= x)) * 0.5,
+)
+# `where` and not a product with the mask: an infinite cotangent must not reach the branch not taken.
+where = elementwise(
+    "where",
+    lambda xp, condition, x, y: xp.where(condition, x, y),
+    "c ? x : y",
+    None,
+    lambda g, _z, condition, _x, _y: where(condition, g, 0),
+    lambda g, _z, condition, _x, _y: where(condition, 0, g),
+)
+clip = elementwise(
+    "clip",
+    lambda xp, x, *, low, high: xp.clip(x, low, high),
+    "min(max(x, low), high)",
+    lambda g, _y, x, *, low, high: g * _inside(x, low, high),
+)
+
+
+def _inside(x: Any, low: float | None, high: float | None) -> Any:
+    """Whether low <= x <= high, with None for no bound."""
+    if low is None:
+        return x <= high
+    return (x >= low) if high is None else (x >= low) & (x <= high)
+
+
+# --- exponentials, trigonometry and squashing functions -----------------------------------------
+
+exp = elementwise("exp", lambda xp, x: xp.exp(x), "exp(x)", lambda g, y, _x: g * y)
+expm1 = elementwise("expm1", lambda xp, x: xp.expm1(x), "expm1(x)", lambda g, y, _x: g * (y + 1))
+log = elementwise("log", lambda xp, x: xp.log(x), "log(x)", lambda g, _y, x: g / x)
+log1p = elementwise("log1p", lambda xp, x: xp.log1p(x), "log1p(x)", lambda g, _y, x: g / (1 + x))
+sin = elementwise("sin", lambda xp, x: xp.sin(x), "sin(x)", lambda g, _y, x: g * cos(x))
+cos = elementwise("cos", lambda xp, x: xp.cos(x), "cos(x)", lambda g, _y, x: g * -sin(x))
+tanh = elementwise("tanh", lambda xp, x: xp.tanh(x), "tanh(x)", lambda g, y, _x: g * (1 - y * y))
+erf = elementwise(
+    "erf",
+    lambda xp, x: backend.erf(x),
+    "erf(x)",
+    lambda g, _y, x: g * (2 / math.sqrt(math.pi) * exp(-(x * x))),
+)
+
+
+def _sigmoid(xp: Any, x: Any) -> Any:
+    """tanh(x/2)/2 + 1/2: no overflow at either end, and tanh is the fastest of the exponentials."""
+    y = xp.tanh(x * 0.5)
+    y *= 0.5
+    y += 0.5
+    return y
+
+
+sigmoid = elementwise(
+    "sigmoid", _sigmoid, "0.5 * tanh(0.5 * x) + 0.5", lambda g, y, _x: g * (y * (1 - y))
+)
+# log(1 + eˣ) = log(e⁰ + eˣ), which logaddexp computes without overflow.
+softplus = elementwise(
+    "softplus",
+    lambda xp, x: xp.logaddexp(x, 0),
+    "fmax(x, 0) + log1p(exp(-fabs(x)))",
+    lambda g, _y, x: g * sigmoid(x),
+)
+relu = elementwise(
+    "relu", lambda xp, x: xp.maximum(x, 0), "max(x, 0)", lambda g, _y, x: g * (x > 0)
+)
+
+# --- piecewise constant: the derivative is 0 wherever it exists ---------------------------------
+
+sign = elementwise("sign", lambda xp, x: xp.sign(x), "(x > 0) - (x < 0)", lambda g, _y, _x: g * 0)
+floor = elementwise("floor", lambda xp, x: xp.floor(x), "floor(x)", lambda g, _y, _x: g * 0)
+ceil = elementwise("ceil", lambda xp, x: xp.ceil(x), "ceil(x)", lambda g, _y, _x: g * 0)
+# NumPy's rint, like PyTorch's round, goes to the even neighbour from the middle.
+round = elementwise("round", lambda xp, x: xp.rint(x), "rint(x)", lambda g, _y, _x: g * 0)
+# x mod y with the sign of y: x - y ⌊x/y⌋.
+remainder = elementwise(
+    "remainder",
+    lambda xp, x, y: xp.remainder(x, y),
+    "x - y * floor(x / y)",
+    lambda g, _z, _x, _y: g,
+    lambda g, _z, x, y: g * -floor(x / y),
+)
+
+# --- conversions and comparisons ----------------------------------------------------------------
+
+#: y = x in another dtype. `source` is x's own, to which the cotangent goes back.
+cast = Elementwise(
+    "cast",
+    lambda xp, x, *, dtype, source: x.astype(dtype),
+    lambda g, _y, _x, *, dtype, source: cast(g, dtype=source, source=dtype),
+    one_dtype=False,
+)
+#: y = x on another device. `source` is x's own, to which the cotangent goes back.
+transfer = Elementwise(
+    "transfer",
+    lambda xp, x, *, device, source: backend.to_device(x, device),
+    lambda g, _y, _x, *, device, source: transfer(g, device=source, source=device),
+)
+#: y = x in fresh memory.
+copy = elementwise("copy", lambda xp, x: x.copy(), "x", lambda g, _y, _x: g)
+
+equal = elementwise("equal", lambda xp, x, y: xp.equal(x, y), "x == y")
+not_equal = elementwise("not_equal", lambda xp, x, y: xp.not_equal(x, y), "x != y")
+less = elementwise("less", lambda xp, x, y: xp.less(x, y), "x < y")
+less_equal = elementwise("less_equal", lambda xp, x, y: xp.less_equal(x, y), "x <= y")
+greater = elementwise("greater", lambda xp, x, y: xp.greater(x, y), "x > y")
+greater_equal = elementwise("greater_equal", lambda xp, x, y: xp.greater_equal(x, y), "x >= y")
+floor_divide = elementwise("floor_divide", lambda xp, x, y: xp.floor_divide(x, y), "floor(x / y)")
+bitwise_and = elementwise("bitwise_and", lambda xp, x, y: xp.bitwise_and(x, y), "x & y")
+bitwise_or = elementwise("bitwise_or", lambda xp, x, y: xp.bitwise_or(x, y), "x | y")
+bitwise_xor = elementwise("bitwise_xor", lambda xp, x, y: xp.bitwise_xor(x, y), "x ^ y")
+bitwise_not = elementwise("bitwise_not", lambda xp, x: xp.invert(x), "~x")
+logical_and = elementwise("logical_and", lambda xp, x, y: xp.logical_and(x, y), "x && y")
+logical_or = elementwise("logical_or", lambda xp, x, y: xp.logical_or(x, y), "x || y")
+logical_not = elementwise("logical_not", lambda xp, x: xp.logical_not(x), "!x")
+isnan = elementwise("isnan", lambda xp, x: xp.isnan(x), "isnan(x)")
+isinf = elementwise("isinf", lambda xp, x: xp.isinf(x), "isinf(x)")
+isfinite = elementwise("isfinite", lambda xp, x: xp.isfinite(x), "isfinite(x)")

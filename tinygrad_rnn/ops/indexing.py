@@ -1,0 +1,131 @@
+"""Reading and writing at positions: getitem/place, take/add_rows, gather/scatter_add, put.
+
+The adjoint of reading is adding to zeros at the same positions, and repeated positions must add up.
+Sums over repeated rows are ordered by a stable sort, so the result is the same on every run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygrad_rnn.backend import namespace
+from tinygrad_rnn.ops.broadcasting import sum_to
+from tinygrad_rnn.ops.primitive import Primitive, shape_of
+
+_BASIC = (int, slice, type(None), type(Ellipsis))
+
+
+def is_basic(index: Any) -> bool:
+    """Whether an index selects a view, each element at most once (no index arrays, no masks)."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(isinstance(part, _BASIC) and not isinstance(part, bool) for part in parts)
+
+
+def _place(xp: Any, g: Any, *, shape: tuple[int, ...], index: Any) -> Any:
+    y = xp.zeros(shape, g.dtype)
+    if is_basic(index):
+        y[index] = g
+    else:
+        xp.add.at(y, index, g)
+    return y
+
+
+#: y = x[index], with NumPy's meaning of basic, advanced and boolean indices.
+getitem = Primitive(
+    "getitem",
+    lambda xp, x, *, index: x[index],
+    lambda g, _y, x_shape, *, index: place(g, shape=shape_of(x_shape), index=index),
+)
+#: y = zeros of `shape` with x added at `index`.
+place = Primitive("place", _place, lambda g, _y, _x, *, shape, index: getitem(g, index=index))
+
+
+def _put(xp: Any, x: Any, value: Any, *, index: Any) -> Any:
+    y = x.copy()
+    y[index] = value
+    return y
+
+
+def _put_value_rule(g: Any, _y: Any, _x: Any, value_shape: Any, *, index: Any) -> Any:
+    shape = shape_of(value_shape)
+    read = getitem(g, index=index)
+    if len(shape) > len(read.shape):  # leading axes of size 1, which assignment ignores
+        return read.reshape(shape)
+    return read if read.shape == shape else sum_to(read, shape=shape)
+
+
+#: y = a copy of x with `value` written at `index`: assignment without touching x.
+put = Primitive(
+    "put",
+    _put,
+    lambda g, _y, _x, _value, *, index: put(g, 0, index=index),
+    _put_value_rule,
+)
+
+#: y = table[indices], rows of a table: (N, …)[indices] -> (*indices.shape, …). An embedding lookup.
+take = Primitive(
+    "take",
+    lambda xp, table, indices: xp.take(table, indices, axis=0),
+    lambda g, _y, table_shape, indices: add_rows(g, indices, rows=shape_of(table_shape)[0]),
+    None,
+)
+
+
+def _add_rows(xp: Any, x: Any, indices: Any, *, rows: int) -> Any:
+    width = x.shape[indices.ndim :]
+    y = xp.zeros((rows, *width), x.dtype)
+    flat, x = indices.reshape(-1), x.reshape(indices.size, *width)
+    flat = xp.where(flat < 0, flat + rows, flat)
+    if flat.size:
+        order = xp.argsort(flat, kind="stable")
+        sorted_rows = flat[order]
+        starts = xp.flatnonzero(xp.concatenate((xp.ones(1, bool), xp.diff(sorted_rows) != 0)))
+        y[sorted_rows[starts]] = xp.add.reduceat(x[order], starts, axis=0)
+    return y
+
+
+#: y = zeros of N `rows`, with the rows of x added at `indices`: (*indices.shape, …) -> (N, …).
+add_rows = Primitive(
+    "add_rows",
+    _add_rows,
+    lambda g, _y, _x, indices, *, rows: take(g, indices),
+    None,
+)
+
+#: y[…, k, …] = x[…, index[…, k, …], …] along an axis.
+gather = Primitive(
+    "gather",
+    lambda xp, x, index, *, axis: xp.take_along_axis(x, index, axis=axis),
+    lambda g, _y, x_shape, index, *, axis: scatter_add(
+        _zeros(g, shape_of(x_shape)), index, g, axis=axis
+    ),
+    None,
+)
+
+
+def _zeros(like: Any, shape: tuple[int, ...]) -> Any:
+    return namespace(getattr(like, "array", like)).zeros(shape, like.dtype)
+
+
+def _scatter_add(xp: Any, x: Any, index: Any, source: Any, *, axis: int) -> Any:
+    y = x.copy()
+    where = list(np.ogrid[tuple(map(slice, index.shape))])
+    where = [xp.asarray(places) for places in where]
+    where[axis] = index
+    if index.shape[axis] == 1:  # no position can repeat
+        y[tuple(where)] += source
+    else:
+        xp.add.at(y, tuple(where), source)
+    return y
+
+
+#: y = x with source[…, k, …] added at position index[…, k, …] of an axis.
+scatter_add = Primitive(
+    "scatter_add",
+    _scatter_add,
+    lambda g, _y, _x, _index, _source, *, axis: g,
+    None,
+    lambda g, _y, _x, index, _source, *, axis: gather(g, index, axis=axis),
+)

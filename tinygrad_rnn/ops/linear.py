@@ -1,0 +1,103 @@
+"""Linear maps: matmul, its weight adjoint contract, and einsum.
+
+`contract` sums over all leading axes, so the gradient of a weight over a whole sequence is one
+GEMM over the stacked operands: the sum over time in backpropagation through time is inside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tinygrad_rnn.ops.broadcasting import broadcast_to, sum_to
+from tinygrad_rnn.ops.primitive import Primitive, shape_of
+from tinygrad_rnn.ops.shape import reshape, transpose
+
+
+def swap(x: Any) -> Any:
+    """x with its last two axes exchanged; a view."""
+    return transpose(x, axes=(-1, -2))
+
+
+class Matmul(Primitive):
+    """y = a @ b for b of two or more axes."""
+
+    def explain(self, error: Exception, arrays: Sequence[Any]) -> Exception:
+        """Say which inner sizes differ, and that a weight may want its transpose."""
+        a, b = (shape_of(array) for array in arrays)
+        if len(a) and len(b) >= 2 and a[-1] != b[-2]:
+            hint = ""
+            if a[-1] == b[-1]:
+                hint = f"; the second operand is stored {b[-2:]}: did you forget .T?"
+            return ValueError(
+                f"matmul: {a} @ {b}: inner sizes differ ({a[-1]}, {b[-2]}){hint}"
+            )
+        return super().explain(error, arrays)
+
+
+def _matmul(xp: Any, a: Any, b: Any) -> Any:
+    if b.ndim == 2 and a.ndim > 2:  # one GEMM over all leading axes, where matmul runs many
+        return (a.reshape(-1, a.shape[-1]) @ b).reshape(*a.shape[:-1], b.shape[1])
+    return xp.matmul(a, b)
+
+
+def _matmul_left(g: Any, _y: Any, a_shape: Any, b: Any) -> Any:
+    """dL/da = g bᵀ."""
+    ga, shape = matmul(g, swap(b)), shape_of(a_shape)
+    return ga if ga.shape == shape else sum_to(ga, shape=shape)
+
+
+def _matmul_right(g: Any, _y: Any, a: Any, b_shape: Any) -> Any:
+    """dL/db = aᵀ g, summed over every leading axis that b does not have."""
+    shape = shape_of(b_shape)
+    if len(shape) == 2:
+        return contract(a, g)
+    gb = matmul(swap(a), g)
+    return gb if gb.shape == shape else sum_to(gb, shape=shape)
+
+
+#: y = a @ b            (..., I) @ (I, J) -> (..., J), or matrices with leading axes that broadcast
+matmul = Matmul("matmul", _matmul, _matmul_left, _matmul_right)
+
+
+def _contract(xp: Any, a: Any, b: Any) -> Any:
+    return a.reshape(-1, a.shape[-1]).T @ b.reshape(-1, b.shape[-1])
+
+
+#: y = Σ aᵀ b           (..., I), (..., J) -> (I, J), summed over all leading axes
+contract = Primitive(
+    "contract",
+    _contract,
+    lambda g, _y, _a, b: matmul(b, swap(g)),  # dL/da = b gᵀ
+    lambda g, _y, a, _b: matmul(a, g),  # dL/db = a g
+)
+
+
+def _einsum_joint(g: Any, _y: Any, *xs: Any, inputs: tuple[str, ...], output: str) -> list[Any]:
+    """The cotangent of operand k: einsum of g and the other operands, onto k's labels.
+
+    A label that only operand k has was summed on its own: its cotangent is the same everywhere.
+    """
+    pulled = []
+    for k, labels in enumerate(inputs):
+        others = [x for j, x in enumerate(xs) if j != k]
+        other_labels = [s for j, s in enumerate(inputs) if j != k]
+        known = set(output).union(*other_labels)
+        shared = "".join(label for label in labels if label in known)
+        gx = einsum(g, *others, inputs=(output, *other_labels), output=shared)
+        if shared != labels:
+            shape = shape_of(xs[k])
+            kept = tuple(n if s in known else 1 for n, s in zip(shape, labels, strict=True))
+            gx = broadcast_to(reshape(gx, shape=kept), shape=shape)
+        pulled.append(gx)
+    return pulled
+
+
+#: y = the sum of products that the labels say; no label occurs twice in one operand.
+einsum = Primitive(
+    "einsum",
+    lambda xp, *xs, inputs, output: xp.einsum(
+        f"{','.join(inputs)}->{output}", *xs, optimize=len(xs) > 1
+    ),
+    joint_rule=_einsum_joint,
+)

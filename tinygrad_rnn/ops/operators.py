@@ -1,0 +1,997 @@
+"""What Tensors and Vars can do: operators and methods with PyTorch's names, one primitive each.
+
+This is the border between PyTorch's conventions (dim from either end, None for all axes, keepdim)
+and the primitives' (axes counted from the end, always named). A method is also the function of the
+same name in the package: `tinygrad_rnn.tanh` is `Operators.tanh`. Functions of several tensors
+(cat, stack, where, einsum, …) stand at the end of the file.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from tinygrad_rnn import backend
+from tinygrad_rnn.backend import DTypeLike
+from tinygrad_rnn.ops import elementwise, indexing, linear, reduction, shape
+from tinygrad_rnn.ops.broadcasting import broadcast_to, sum_to
+from tinygrad_rnn.ops.primitive import Tracer, describe
+from tinygrad_rnn.ops.shape import from_end
+
+T = TypeVar("T", bound="Operators")
+Dims = int | Sequence[int] | None
+
+
+class ValuesIndices(NamedTuple):
+    """The result of max, min, sort and topk along an axis: the values and where they are."""
+
+    values: Any
+    indices: Any
+
+
+class Operators(Tracer):
+    """Operators and methods over primitives; `Tensor` and `Var` are its two kinds."""
+
+    __slots__ = ()
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    ndim: int
+
+    # --- arithmetic ------------------------------------------------------------------------------
+
+    def __add__(self: T, other: Any) -> T:
+        return elementwise.add(self, other)
+
+    def __radd__(self: T, other: Any) -> T:
+        return elementwise.add(other, self)
+
+    def __sub__(self: T, other: Any) -> T:
+        return elementwise.subtract(self, other)
+
+    def __rsub__(self: T, other: Any) -> T:
+        return elementwise.subtract(other, self)
+
+    def __mul__(self: T, other: Any) -> T:
+        return elementwise.multiply(self, other)
+
+    def __rmul__(self: T, other: Any) -> T:
+        return elementwise.multiply(other, self)
+
+    def __truediv__(self: T, other: Any) -> T:
+        return elementwise.divide(self, other)
+
+    def __rtruediv__(self: T, other: Any) -> T:
+        return elementwise.divide(other, self)
+
+    def __floordiv__(self: T, other: Any) -> T:
+        return elementwise.floor_divide(self, other)
+
+    def __rfloordiv__(self: T, other: Any) -> T:
+        return elementwise.floor_divide(other, self)
+
+    def __mod__(self: T, other: Any) -> T:
+        return elementwise.remainder(self, other)
+
+    def __rmod__(self: T, other: Any) -> T:
+        return elementwise.remainder(other, self)
+
+    def __pow__(self: T, exponent: Any) -> T:
+        if isinstance(exponent, int | float) and exponent == 2:
+            return elementwise.square(self)
+        return elementwise.power(self, exponent)
+
+    def __rpow__(self: T, base: Any) -> T:
+        return elementwise.power(base, self)
+
+    def __matmul__(self: T, other: Any) -> T:
+        return matmul(self, other)
+
+    def __rmatmul__(self: T, other: Any) -> T:
+        return matmul(other, self)
+
+    def __neg__(self: T) -> T:
+        return elementwise.negative(self)
+
+    def __pos__(self: T) -> T:
+        return self
+
+    def __abs__(self: T) -> T:
+        return elementwise.absolute(self)
+
+    def __and__(self: T, other: Any) -> T:
+        return elementwise.bitwise_and(self, other)
+
+    def __or__(self: T, other: Any) -> T:
+        return elementwise.bitwise_or(self, other)
+
+    def __xor__(self: T, other: Any) -> T:
+        return elementwise.bitwise_xor(self, other)
+
+    def __invert__(self: T) -> T:
+        return elementwise.bitwise_not(self)
+
+    def __eq__(self: T, other: Any) -> T:  # type: ignore[override]
+        return elementwise.equal(self, other)
+
+    def __ne__(self: T, other: Any) -> T:  # type: ignore[override]
+        return elementwise.not_equal(self, other)
+
+    def __lt__(self: T, other: Any) -> T:
+        return elementwise.less(self, other)
+
+    def __le__(self: T, other: Any) -> T:
+        return elementwise.less_equal(self, other)
+
+    def __gt__(self: T, other: Any) -> T:
+        return elementwise.greater(self, other)
+
+    def __ge__(self: T, other: Any) -> T:
+        return elementwise.greater_equal(self, other)
+
+    __hash__ = object.__hash__
+
+    def add(self: T, other: Any, *, alpha: float = 1) -> T:
+        """y = x + alpha · other."""
+        return self + (other if alpha == 1 else other * alpha)
+
+    def sub(self: T, other: Any, *, alpha: float = 1) -> T:
+        """y = x - alpha · other."""
+        return self - (other if alpha == 1 else other * alpha)
+
+    def mul(self: T, other: Any) -> T:
+        """y = x · other, elementwise."""
+        return self * other
+
+    def div(self: T, other: Any) -> T:
+        """y = x / other, elementwise."""
+        return self / other
+
+    def pow(self: T, exponent: Any) -> T:
+        """y = x to the power of exponent."""
+        return self**exponent
+
+    def neg(self: T) -> T:
+        """y = -x."""
+        return -self
+
+    def remainder(self: T, other: Any) -> T:
+        """y = x - other · ⌊x / other⌋: the sign of the divisor, as Python's %."""
+        return self % other
+
+    def abs(self: T) -> T:
+        """y = |x|; the derivative at 0 is taken as 0."""
+        return elementwise.absolute(self)
+
+    def sign(self: T) -> T:
+        """y = -1, 0 or 1."""
+        return elementwise.sign(self)
+
+    def sqrt(self: T) -> T:
+        """y = √x."""
+        return elementwise.sqrt(self)
+
+    def rsqrt(self: T) -> T:
+        """y = 1 / √x."""
+        return 1.0 / elementwise.sqrt(self)
+
+    def square(self: T) -> T:
+        """y = x²."""
+        return elementwise.square(self)
+
+    def reciprocal(self: T) -> T:
+        """y = 1 / x."""
+        return 1.0 / self
+
+    def maximum(self: T, other: Any) -> T:
+        """y = the larger of x and other, elementwise; a tie shares the gradient."""
+        return elementwise.maximum(self, other)
+
+    def minimum(self: T, other: Any) -> T:
+        """y = the smaller of x and other, elementwise; a tie shares the gradient."""
+        return elementwise.minimum(self, other)
+
+    def clamp(self: T, min: Any = None, max: Any = None) -> T:
+        """y = x brought into [min, max]; a bound may be a number, a tensor, or None."""
+        if min is None and max is None:
+            raise RuntimeError("clamp: at least one of min and max must be given")
+        if isinstance(min, Tracer) or isinstance(max, Tracer):
+            low = self if min is None else elementwise.maximum(self, min)
+            return low if max is None else elementwise.minimum(low, max)
+        return elementwise.clip(self, low=min, high=max)
+
+    clip = clamp
+
+    def lerp(self: T, end: Any, weight: Any) -> T:
+        """y = x + weight · (end - x)."""
+        return self + weight * (end - self)
+
+    # --- exponentials and squashing functions ----------------------------------------------------
+
+    def exp(self: T) -> T:
+        """y = eˣ."""
+        return elementwise.exp(self)
+
+    def expm1(self: T) -> T:
+        """y = eˣ - 1, exact for small x."""
+        return elementwise.expm1(self)
+
+    def log(self: T) -> T:
+        """y = ln x."""
+        return elementwise.log(self)
+
+    def log1p(self: T) -> T:
+        """y = ln(1 + x), exact for small x."""
+        return elementwise.log1p(self)
+
+    def log2(self: T) -> T:
+        """y = log₂ x."""
+        return elementwise.log(self) * (1 / math.log(2))
+
+    def log10(self: T) -> T:
+        """y = log₁₀ x."""
+        return elementwise.log(self) * (1 / math.log(10))
+
+    def sin(self: T) -> T:
+        """y = sin x, x in radians."""
+        return elementwise.sin(self)
+
+    def cos(self: T) -> T:
+        """y = cos x, x in radians."""
+        return elementwise.cos(self)
+
+    def tanh(self: T) -> T:
+        """y = tanh x."""
+        return elementwise.tanh(self)
+
+    def sigmoid(self: T) -> T:
+        """y = 1 / (1 + e⁻ˣ)."""
+        return elementwise.sigmoid(self)
+
+    def softplus(self: T) -> T:
+        """y = ln(1 + eˣ)."""
+        return elementwise.softplus(self)
+
+    def relu(self: T) -> T:
+        """y = max(x, 0); the derivative at 0 is taken as 0."""
+        return elementwise.relu(self)
+
+    def erf(self: T) -> T:
+        """y = 2/√π ∫₀ˣ e^(-t²) dt."""
+        return elementwise.erf(self)
+
+    def floor(self: T) -> T:
+        """y = ⌊x⌋."""
+        return elementwise.floor(self)
+
+    def ceil(self: T) -> T:
+        """y = ⌈x⌉."""
+        return elementwise.ceil(self)
+
+    def round(self: T) -> T:
+        """y = x rounded to the nearest integer, to the even one from the middle."""
+        return elementwise.round(self)
+
+    def isnan(self: T) -> T:
+        """Whether each value is NaN."""
+        return elementwise.isnan(self)
+
+    def isinf(self: T) -> T:
+        """Whether each value is infinite."""
+        return elementwise.isinf(self)
+
+    def isfinite(self: T) -> T:
+        """Whether each value is neither NaN nor infinite."""
+        return elementwise.isfinite(self)
+
+    def logical_and(self: T, other: Any) -> T:
+        """Whether both are non-zero."""
+        return elementwise.logical_and(self, other)
+
+    def logical_or(self: T, other: Any) -> T:
+        """Whether at least one is non-zero."""
+        return elementwise.logical_or(self, other)
+
+    def logical_not(self: T) -> T:
+        """Whether each value is zero."""
+        return elementwise.logical_not(self)
+
+    def eq(self: T, other: Any) -> T:
+        """Whether the values are equal, elementwise."""
+        return elementwise.equal(self, other)
+
+    def ne(self: T, other: Any) -> T:
+        """Whether the values differ, elementwise."""
+        return elementwise.not_equal(self, other)
+
+    def lt(self: T, other: Any) -> T:
+        """Whether x < other, elementwise."""
+        return elementwise.less(self, other)
+
+    def le(self: T, other: Any) -> T:
+        """Whether x <= other, elementwise."""
+        return elementwise.less_equal(self, other)
+
+    def gt(self: T, other: Any) -> T:
+        """Whether x > other, elementwise."""
+        return elementwise.greater(self, other)
+
+    def ge(self: T, other: Any) -> T:
+        """Whether x >= other, elementwise."""
+        return elementwise.greater_equal(self, other)
+
+    # --- linear algebra --------------------------------------------------------------------------
+
+    def matmul(self: T, other: Any) -> T:
+        """y = x @ other, with NumPy's meaning for vectors and for leading axes."""
+        return matmul(self, other)
+
+    def mm(self: T, other: Any) -> T:
+        """y = x @ other for two matrices."""
+        return _product("mm", self, other, 2)
+
+    def bmm(self: T, other: Any) -> T:
+        """y[b] = x[b] @ other[b]:  (B, N, M), (B, M, P) -> (B, N, P)."""
+        return _product("bmm", self, other, 3)
+
+    def mv(self: T, vector: Any) -> T:
+        """y = x @ vector:  (N, M), (M,) -> (N,)."""
+        return matmul(self, vector)
+
+    def dot(self: T, other: Any) -> T:
+        """The inner product of two vectors."""
+        if self.ndim != 1 or other.ndim != 1:
+            raise RuntimeError(f"dot: expected two vectors, got {describe(self)}, {describe(other)}")
+        return matmul(self, other)
+
+    def outer(self: T, other: Any) -> T:
+        """y[i, j] = x[i] · other[j]."""
+        return self.unsqueeze(-1) * other
+
+    # --- reductions ------------------------------------------------------------------------------
+
+    def sum(self: T, dim: Dims = None, keepdim: bool = False, dtype: DTypeLike = None) -> T:
+        """The sum over the axes `dim` (all of them by default)."""
+        x = self if dtype is None else self.to(dtype)
+        return reduction.sum(x, axes=_axes(x, dim), keepdims=keepdim)
+
+    def mean(self: T, dim: Dims = None, keepdim: bool = False) -> T:
+        """The mean over the axes `dim` (all of them by default)."""
+        return reduction.mean(self, axes=_axes(self, dim), keepdims=keepdim)
+
+    def amax(self: T, dim: Dims = None, keepdim: bool = False) -> T:
+        """The largest value over the axes `dim`; ties share the gradient."""
+        return reduction.max(self, axes=_nonempty(self, dim, "amax"), keepdims=keepdim)
+
+    def amin(self: T, dim: Dims = None, keepdim: bool = False) -> T:
+        """The smallest value over the axes `dim`; ties share the gradient."""
+        return reduction.min(self, axes=_nonempty(self, dim, "amin"), keepdims=keepdim)
+
+    def max(self: T, dim: Any = None, keepdim: bool = False) -> Any:
+        """The largest value; with an axis, (values, indices) along it; with a tensor, maximum."""
+        if isinstance(dim, Tracer):
+            return self.maximum(dim)
+        if dim is None:
+            return self.amax(keepdim=keepdim)
+        return self._at(self.argmax(dim, keepdim=True), dim, keepdim)
+
+    def min(self: T, dim: Any = None, keepdim: bool = False) -> Any:
+        """The smallest value; with an axis, (values, indices) along it; with a tensor, minimum."""
+        if isinstance(dim, Tracer):
+            return self.minimum(dim)
+        if dim is None:
+            return self.amin(keepdim=keepdim)
+        return self._at(self.argmin(dim, keepdim=True), dim, keepdim)
+
+    def _at(self: T, indices: T, dim: int, keepdim: bool) -> ValuesIndices:
+        values = self.gather(dim, indices)
+        if not keepdim:
+            values, indices = values.squeeze(dim), indices.squeeze(dim)
+        return ValuesIndices(values, indices)
+
+    def prod(self: T, dim: int | None = None, keepdim: bool = False) -> T:
+        """The product over an axis (over all values by default).
+
+        Multiplied in pairs, then pairs of pairs: differentiable to any order, zeros included.
+        """
+        x = self.reshape(-1) if dim is None else self.movedim(dim, -1)
+        while x.shape[-1] > 1:
+            half = x.shape[-1] // 2
+            pairs, rest = x[..., :half] * x[..., half : 2 * half], x[..., 2 * half :]
+            x = cat([pairs, rest], -1) if rest.shape[-1] else pairs
+        if x.shape[-1] == 0:
+            x = elementwise.add(x.sum(-1, keepdim=True), 1)
+        x = x.squeeze(-1)
+        if not keepdim:
+            return x
+        return x.reshape((1,) * self.ndim) if dim is None else x.unsqueeze(from_end(dim, self.ndim))
+
+    def var(
+        self: T,
+        dim: Dims = None,
+        unbiased: bool = True,
+        keepdim: bool = False,
+        *,
+        correction: int | None = None,
+    ) -> T:
+        """The mean squared distance from the mean, over n - correction (1 unless not unbiased)."""
+        axes = _axes(self, dim)
+        n = reduction.count(self.shape, axes)
+        free = n - (int(unbiased) if correction is None else correction)
+        centred = self - self.mean(axes, keepdim=True)
+        total = centred.square().sum(axes, keepdim)
+        return total * (1 / free if free > 0 else math.nan if n <= 1 else math.inf)
+
+    def std(
+        self: T,
+        dim: Dims = None,
+        unbiased: bool = True,
+        keepdim: bool = False,
+        *,
+        correction: int | None = None,
+    ) -> T:
+        """The square root of var."""
+        return self.var(dim, unbiased, keepdim, correction=correction).sqrt()
+
+    def norm(self: T, p: float | str = 2, dim: Dims = None, keepdim: bool = False) -> T:
+        """(Σ |x|ᵖ)^(1/p) over the axes; p = inf gives the largest magnitude."""
+        if p in (2, "fro"):
+            return self.square().sum(dim, keepdim).sqrt()
+        if p == math.inf:
+            return self.abs().amax(dim, keepdim)
+        return (self.abs() ** float(p)).sum(dim, keepdim) ** (1 / float(p))
+
+    def logsumexp(self: T, dim: Dims, keepdim: bool = False) -> T:
+        """ln Σ eˣ over the axes, without overflow."""
+        return reduction.logsumexp(self, axes=_axes(self, dim), keepdims=keepdim)
+
+    def softmax(self: T, dim: int) -> T:
+        """eˣ / Σ eˣ along an axis."""
+        return elementwise.exp(self.log_softmax(dim))
+
+    def log_softmax(self: T, dim: int) -> T:
+        """x - ln Σ eˣ along an axis."""
+        return self - self.logsumexp(dim, keepdim=True)
+
+    def cumsum(self: T, dim: int) -> T:
+        """y[k] = x[0] + … + x[k] along an axis."""
+        return reduction.cumsum(self, axis=from_end(dim, self.ndim))
+
+    def argmax(self: T, dim: int | None = None, keepdim: bool = False) -> T:
+        """The index of the largest value along an axis (of the flattened tensor by default)."""
+        return self._position(reduction.argmax, dim, keepdim)
+
+    def argmin(self: T, dim: int | None = None, keepdim: bool = False) -> T:
+        """The index of the smallest value along an axis (of the flattened tensor by default)."""
+        return self._position(reduction.argmin, dim, keepdim)
+
+    def _position(self: T, find: Any, dim: int | None, keepdim: bool) -> T:
+        if dim is None:
+            index = find(self.reshape(-1), axis=-1)
+            return index.reshape((1,) * self.ndim) if keepdim else index
+        axis = from_end(dim, self.ndim)
+        index = find(self, axis=axis)
+        return index.unsqueeze(axis) if keepdim else index
+
+    def argsort(self: T, dim: int = -1, descending: bool = False) -> T:
+        """The indices that sort along an axis; equal values keep their order."""
+        return reduction.argsort(self, axis=from_end(dim, self.ndim), descending=descending)
+
+    def sort(self: T, dim: int = -1, descending: bool = False) -> ValuesIndices:
+        """(values, indices) in order along an axis; equal values keep their order."""
+        indices = self.argsort(dim, descending)
+        return ValuesIndices(self.gather(dim, indices), indices)
+
+    def topk(self: T, k: int, dim: int = -1, largest: bool = True) -> ValuesIndices:
+        """(values, indices) of the k largest (or smallest) along an axis, in order."""
+        if not 0 <= k <= self.shape[dim]:
+            raise RuntimeError(f"topk: k = {k} is not between 0 and the axis's {self.shape[dim]}")
+        indices = self.argsort(dim, descending=largest).narrow(dim, 0, k)
+        return ValuesIndices(self.gather(dim, indices), indices)
+
+    def any(self: T, dim: Dims = None, keepdim: bool = False) -> T:
+        """Whether any value is non-zero."""
+        return reduction.any(self, axes=_axes(self, dim), keepdims=keepdim)
+
+    def all(self: T, dim: Dims = None, keepdim: bool = False) -> T:
+        """Whether every value is non-zero."""
+        return reduction.all(self, axes=_axes(self, dim), keepdims=keepdim)
+
+    # --- shape -----------------------------------------------------------------------------------
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or the size of one axis."""
+        return self.shape if dim is None else self.shape[from_end(dim, self.ndim)]
+
+    def dim(self) -> int:
+        """The number of axes."""
+        return self.ndim
+
+    def numel(self) -> int:
+        """The number of values."""
+        return math.prod(self.shape)
+
+    def reshape(self: T, *shape_: Any) -> T:
+        """The same values in another shape; one size may be -1."""
+        return shape.reshape(self, shape=_reshaped(self, _sizes(shape_)))
+
+    def view(self: T, *shape_: Any) -> T:
+        """As reshape (memory is copied where a view is not possible); with a dtype, the bits in it."""
+        return self.reshape(*shape_)
+
+    def view_as(self: T, other: Any) -> T:
+        """reshape to the shape of other."""
+        return self.reshape(other.shape)
+
+    reshape_as = view_as
+
+    def flatten(self: T, start_dim: int = 0, end_dim: int = -1) -> T:
+        """The axes from start_dim to end_dim as one."""
+        if not self.ndim:
+            return self.reshape(1)
+        first = from_end(start_dim, self.ndim) + self.ndim
+        last = from_end(end_dim, self.ndim) + self.ndim
+        if first > last:
+            raise RuntimeError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
+        middle = math.prod(self.shape[first : last + 1])
+        return self.reshape(*self.shape[:first], middle, *self.shape[last + 1 :])
+
+    def unflatten(self: T, dim: int, sizes: Sequence[int]) -> T:
+        """One axis as several, of the given sizes."""
+        place = from_end(dim, self.ndim) + self.ndim
+        inner = _reshaped_sizes(self.shape[place], tuple(sizes), describe(self))
+        return self.reshape(*self.shape[:place], *inner, *self.shape[place + 1 :])
+
+    def squeeze(self: T, dim: Dims = None) -> T:
+        """Without the axes of size 1 (all of them, or those named)."""
+        named = range(-self.ndim, 0) if dim is None else _axes(self, dim)
+        gone = {axis for axis in named if self.ndim and self.shape[axis] == 1}
+        return self.reshape(tuple(n for k, n in enumerate(self.shape) if k - self.ndim not in gone))
+
+    def unsqueeze(self: T, dim: int) -> T:
+        """With a new axis of size 1 at `dim`."""
+        place = from_end(dim, self.ndim + 1) + self.ndim + 1
+        return self.reshape((*self.shape[:place], 1, *self.shape[place:]))
+
+    def transpose(self: T, dim0: int, dim1: int) -> T:
+        """With two axes exchanged."""
+        if not self.ndim:
+            return self
+        a, b = from_end(dim0, self.ndim), from_end(dim1, self.ndim)
+        axes = list(range(-self.ndim, 0))
+        axes[a], axes[b] = b, a
+        return shape.transpose(self, axes=tuple(axes[builtins.min(a, b) :]))
+
+    swapaxes = transpose
+
+    def t(self: T) -> T:
+        """The transpose of a matrix; a vector stays itself."""
+        if self.ndim > 2:
+            raise RuntimeError(f"t: expected at most 2 axes, got {describe(self)}; use .mT")
+        return self if self.ndim < 2 else linear.swap(self)
+
+    @property
+    def T(self: T) -> T:
+        """The transpose: all axes in reverse order."""
+        return linear.swap(self) if self.ndim == 2 else self.permute(*range(self.ndim - 1, -1, -1))
+
+    @property
+    def mT(self: T) -> T:
+        """With the last two axes exchanged."""
+        if self.ndim < 2:
+            raise RuntimeError(f"mT: expected at least 2 axes, got {describe(self)}")
+        return linear.swap(self)
+
+    def permute(self: T, *dims: Any) -> T:
+        """With the axes in another order."""
+        axes = shape.permutation(self.ndim, *_sizes(dims))
+        return shape.transpose(self, axes=axes) if axes else self
+
+    def movedim(self: T, source: int, destination: int) -> T:
+        """With one axis moved to another place, the others keeping their order."""
+        axes = list(range(-self.ndim, 0))
+        moved = axes.pop(from_end(source, self.ndim))
+        axes.insert(from_end(destination, self.ndim) + self.ndim, moved)
+        return shape.transpose(self, axes=tuple(axes))
+
+    moveaxis = movedim
+
+    def expand(self: T, *sizes: Any) -> T:
+        """A read-only view repeated along new leading axes and axes of size 1; -1 keeps a size."""
+        wanted = _sizes(sizes)
+        lead = len(wanted) - self.ndim
+        if lead < 0 or -1 in wanted[:lead]:
+            raise RuntimeError(f"expand: {describe(self)} cannot be expanded to {wanted}")
+        full = tuple(self.shape[k - lead] if n == -1 else n for k, n in enumerate(wanted))
+        return broadcast_to(self, shape=full)
+
+    def expand_as(self: T, other: Any) -> T:
+        """expand to the shape of other."""
+        return self.expand(other.shape)
+
+    def broadcast_to(self: T, shape_: Sequence[int]) -> T:
+        """expand to a shape."""
+        return self.expand(tuple(shape_))
+
+    def sum_to_size(self: T, *sizes: Any) -> T:
+        """The sum over what broadcasting from that size would repeat: the adjoint of expand."""
+        wanted = _sizes(sizes)
+        if np.broadcast_shapes(self.shape, wanted) != self.shape:
+            raise RuntimeError(f"sum_to_size: {describe(self)} was not broadcast from {wanted}")
+        return sum_to(self, shape=wanted)
+
+    def repeat(self: T, *sizes: Any) -> T:
+        """Copies laid side by side, `sizes` times along each axis (new axes in front)."""
+        times = _sizes(sizes)
+        if len(times) < self.ndim:
+            raise RuntimeError(f"repeat: {describe(self)} needs at least {self.ndim} repeat counts")
+        old = (1,) * (len(times) - self.ndim) + self.shape
+        apart = tuple(size for n in old for size in (1, n))
+        spread = tuple(size for k, n in zip(times, old, strict=True) for size in (k, n))
+        joined = tuple(k * n for k, n in zip(times, old, strict=True))
+        return self.reshape(apart).expand(spread).reshape(joined)
+
+    def tile(self: T, *sizes: Any) -> T:
+        """As repeat, with missing counts taken as 1."""
+        times = _sizes(sizes)
+        return self.repeat((1,) * (self.ndim - len(times)) + times)
+
+    def repeat_interleave(self: T, repeats: int, dim: int | None = None) -> T:
+        """Each value `repeats` times in a row along an axis (of the flattened tensor by default)."""
+        if dim is None:
+            return self.flatten().repeat_interleave(repeats, 0)
+        place = from_end(dim, self.ndim) + self.ndim
+        spread = (*self.shape[: place + 1], repeats, *self.shape[place + 1 :])
+        return self.unsqueeze(place + 1).expand(spread).flatten(place, place + 1)
+
+    def flip(self: T, *dims: Any) -> T:
+        """With the order along the axes reversed."""
+        return shape.flip(self, axes=tuple(from_end(axis, self.ndim) for axis in _sizes(dims)))
+
+    def roll(self: T, shifts: int, dim: int) -> T:
+        """Shifted along an axis, what leaves one end entering at the other."""
+        k = shifts % builtins.max(self.shape[dim], 1)
+        n = self.shape[dim]
+        return cat([self.narrow(dim, n - k, k), self.narrow(dim, 0, n - k)], dim) if k else self
+
+    def split(self: T, split_size: int | Sequence[int], dim: int = 0) -> tuple[T, ...]:
+        """Consecutive parts of size split_size (the last may be smaller), or of the sizes listed."""
+        axis = from_end(dim, self.ndim)
+        total = self.shape[axis]
+        if isinstance(split_size, int):
+            if split_size <= 0:
+                raise RuntimeError(f"split: the size must be positive, got {split_size}")
+            whole, rest = divmod(total, split_size)
+            sizes = (split_size,) * whole + ((rest,) if rest or not whole else ())
+        else:
+            sizes = tuple(split_size)
+        if builtins.sum(sizes) != total or builtins.any(size < 0 for size in sizes):
+            raise RuntimeError(f"split: sizes {sizes} do not add up to the axis's {total}")
+        return tuple(shape.split(self, sizes=sizes, axis=axis))
+
+    def chunk(self: T, chunks: int, dim: int = 0) -> tuple[T, ...]:
+        """At most `chunks` consecutive parts of one size (the last may be smaller)."""
+        if chunks <= 0:
+            raise RuntimeError(f"chunk: the number of chunks must be positive, got {chunks}")
+        size = -(-self.shape[from_end(dim, self.ndim)] // chunks)
+        return self.split(builtins.max(size, 1), dim)
+
+    def unbind(self: T, dim: int = 0) -> tuple[T, ...]:
+        """The parts at each index of an axis, as a tuple: the way to loop over time."""
+        return tuple(shape.unstack(self, axis=from_end(dim, self.ndim)))
+
+    def __iter__(self: T) -> Any:
+        if not self.ndim:
+            raise TypeError("iter: a tensor without axes cannot be iterated over")
+        return iter(self.unbind(0))
+
+    def narrow(self: T, dim: int, start: int, length: int) -> T:
+        """The part of an axis from start, of the given length."""
+        axis = from_end(dim, self.ndim)
+        after = (slice(None),) * (-1 - axis)
+        return self[(..., slice(start, start + length), *after)]
+
+    def select(self: T, dim: int, index: int) -> T:
+        """The part at one index of an axis, without that axis."""
+        after = (slice(None),) * (-1 - from_end(dim, self.ndim))
+        return self[(..., index, *after)]
+
+    # --- reading and writing at positions ---------------------------------------------------------
+
+    def __getitem__(self: T, index: Any) -> T:
+        return indexing.getitem(self, index=self._plain_index(index))
+
+    def _plain_index(self, index: Any) -> Any:
+        """An index with arrays in place of Tensors and of lists."""
+        if isinstance(index, tuple):
+            return tuple(self._plain_index(part) for part in index)
+        if isinstance(index, Tracer):
+            return index.array  # type: ignore[attr-defined]
+        if isinstance(index, list):
+            return np.asarray(index, dtype=None if index else np.int64)
+        return index
+
+    def _put(self: T, index: Any, value: Any) -> T:
+        if isinstance(value, Operators) and value.dtype != self.dtype:
+            value = value.to(self.dtype)
+        return indexing.put(self, value, index=index)
+
+    def index_select(self: T, dim: int, index: Any) -> T:
+        """The parts at the listed indices of an axis."""
+        rows = self if from_end(dim, self.ndim) == -self.ndim else self.movedim(dim, 0)
+        taken = indexing.take(rows, _within(index, rows.shape[0], "index_select"))
+        return taken if rows is self else taken.movedim(0, dim)
+
+    def gather(self: T, dim: int, index: Any) -> T:
+        """y[…, k, …] = x[…, index[…, k, …], …] along an axis; index has as many axes as x."""
+        axis = from_end(dim, self.ndim)
+        if index.ndim != self.ndim:
+            raise RuntimeError(f"gather: {describe(self)} and index {describe(index)} differ in axes")
+        x = self
+        for k in range(-self.ndim, 0):
+            if k != axis and index.shape[k] != x.shape[k]:
+                x = x.narrow(k, 0, index.shape[k])
+        return indexing.gather(x, _within(index, self.shape[axis], "gather"), axis=axis)
+
+    def scatter_add(self: T, dim: int, index: Any, src: Any) -> T:
+        """y = x with src[…, k, …] added at index[…, k, …] of an axis; index has src's axes."""
+        axis = from_end(dim, self.ndim)
+        if not index.ndim == src.ndim == self.ndim:
+            raise RuntimeError("scatter_add: the tensor, the index and src need the same axes")
+        part = src if src.shape == index.shape else src[tuple(map(slice, index.shape))]
+        index = _within(index, self.shape[axis], "scatter_add")
+        return indexing.scatter_add(self, index, part, axis=axis)
+
+    def masked_fill(self: T, mask: Any, value: Any) -> T:
+        """y = value where mask, else x."""
+        if mask.dtype != np.bool_:
+            raise RuntimeError(f"masked_fill: the mask must be bool, not {mask.dtype}")
+        if not isinstance(value, Tracer) and self.dtype.kind == "f":
+            value = float(value)
+        return elementwise.where(mask, value, self)
+
+    def masked_select(self: T, mask: Any) -> T:
+        """The values where mask is true, as a vector."""
+        return self[mask]
+
+    def where(self: T, condition: Any, other: Any) -> T:
+        """y = x where condition, else other."""
+        return elementwise.where(condition, self, other)
+
+    def tril(self: T, diagonal: int = 0) -> T:
+        """With zeros above the diagonal of the last two axes."""
+        return self * np.tri(*self.shape[-2:], diagonal, dtype=bool)
+
+    def triu(self: T, diagonal: int = 0) -> T:
+        """With zeros below the diagonal of the last two axes."""
+        return self * ~np.tri(*self.shape[-2:], diagonal - 1, dtype=bool)
+
+    # --- dtype, device and memory ------------------------------------------------------------------
+
+    def to(self: T, *args: Any, dtype: DTypeLike = None, device: Any = None, **_: Any) -> T:
+        """In another dtype, on another device, or as another tensor has them; itself if it is so."""
+        for arg in args:
+            if isinstance(arg, Operators):
+                dtype, device = arg.dtype, arg.device  # type: ignore[attr-defined]
+            elif isinstance(arg, backend.device) or (
+                isinstance(arg, str) and arg.partition(":")[0] in ("cpu", "cuda")
+            ):
+                device = arg
+            elif arg is not None and not isinstance(arg, bool):
+                dtype = arg
+        x = self
+        if device is not None:
+            source = x.device  # type: ignore[attr-defined]
+            if backend.device(device) != source:
+                x = elementwise.transfer(x, device=backend.device(device), source=source)
+        if dtype is not None and np.dtype(dtype) != x.dtype:
+            x = elementwise.cast(x, dtype=np.dtype(dtype), source=x.dtype)
+        return x
+
+    def type(self: T, dtype: DTypeLike) -> T:
+        """In another dtype."""
+        return self.to(dtype=dtype)
+
+    def type_as(self: T, other: Any) -> T:
+        """In the dtype of other."""
+        return self.to(dtype=other.dtype)
+
+    def float(self: T) -> T:
+        """In float32."""
+        return self.to(dtype=np.float32)
+
+    def double(self: T) -> T:
+        """In float64."""
+        return self.to(dtype=np.float64)
+
+    def half(self: T) -> T:
+        """In float16."""
+        return self.to(dtype=np.float16)
+
+    def long(self: T) -> T:
+        """In int64, towards zero."""
+        return self.to(dtype=np.int64)
+
+    def int(self: T) -> T:
+        """In int32, towards zero."""
+        return self.to(dtype=np.int32)
+
+    def bool(self: T) -> T:
+        """Whether each value is non-zero."""
+        return self.to(dtype=np.bool_)
+
+    def cpu(self: T) -> T:
+        """On the host."""
+        return self.to(device="cpu")
+
+    def cuda(self: T, device: Any = "cuda") -> T:
+        """On a GPU."""
+        return self.to(device=f"cuda:{device}" if isinstance(device, builtins.int) else device)
+
+    def clone(self: T) -> T:
+        """The same values in memory of their own; gradients flow through."""
+        return elementwise.copy(self)
+
+    def contiguous(self: T) -> T:
+        """Itself: operations here take any memory layout."""
+        return self
+
+
+# --- functions of several tensors ------------------------------------------------------------------
+
+
+def matmul(a: Any, b: Any) -> Any:
+    """y = a @ b, with NumPy's meaning: vectors gain an axis and lose it; leading axes broadcast."""
+    if b.ndim >= 2 and (a.ndim >= 2 or b.ndim == 2):
+        return linear.matmul(a, b) if a.ndim else _no_scalars(a, b)
+    if not a.ndim or not b.ndim:
+        return _no_scalars(a, b)
+    left = shape.reshape(a, shape=(1, *a.shape)) if a.ndim == 1 else a
+    right = shape.reshape(b, shape=(*b.shape, 1)) if b.ndim == 1 else b
+    y = linear.matmul(left, right)
+    gone = [k for k, x in ((-2, a), (-1, b)) if x.ndim == 1]
+    kept = tuple(n for k, n in enumerate(y.shape) if k - len(y.shape) not in gone)
+    return shape.reshape(y, shape=kept)
+
+
+def _no_scalars(a: Any, b: Any) -> Any:
+    raise RuntimeError(f"matmul: {describe(a)} @ {describe(b)}: use * for a scalar")
+
+
+def _product(name: str, a: Any, b: Any, ndim: int) -> Any:
+    if a.ndim != ndim or b.ndim != ndim:
+        raise RuntimeError(
+            f"{name}: expected two tensors of {ndim} axes, got {describe(a)}, {describe(b)}"
+        )
+    return linear.matmul(a, b)
+
+
+def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
+    """The tensors joined along an axis."""
+    tensors = list(tensors)
+    if not tensors:
+        raise RuntimeError("cat: expected at least one tensor")
+    return shape.concatenate(*tensors, axis=from_end(dim, tensors[0].ndim))
+
+
+def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
+    """The tensors side by side along a new axis."""
+    tensors = list(tensors)
+    if not tensors:
+        raise RuntimeError("stack: expected at least one tensor")
+    return shape.stack(*tensors, axis=from_end(dim, tensors[0].ndim + 1))
+
+
+def where(condition: Any, x: Any, y: Any) -> Any:
+    """x where condition, else y, elementwise."""
+    return elementwise.where(condition, x, y)
+
+
+def einsum(equation: str, *operands: Any) -> Any:
+    """The sum of products that the equation says, as numpy.einsum: "btd,hd->bth".
+
+    A label repeated within one operand takes its diagonal; "..." stands for broadcast axes.
+    """
+    if len(operands) == 1 and isinstance(operands[0], list | tuple):
+        operands = tuple(operands[0])
+    inputs, output = _einsum_labels(equation, operands)
+    taken = [_diagonals(x, labels) for x, labels in zip(operands, inputs, strict=True)]
+    return linear.einsum(
+        *(x for x, _ in taken), inputs=tuple(labels for _, labels in taken), output=output
+    )
+
+
+def _einsum_labels(equation: str, operands: Sequence[Any]) -> tuple[list[str], str]:
+    """The labels of each operand and of the result, with "..." spelled out."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    inputs = left.split(",")
+    if len(inputs) != len(operands):
+        raise ValueError(f"einsum: {equation!r} names {len(inputs)} operands, got {len(operands)}")
+    spare = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in equation]
+    widest = 0
+    for k, (labels, x) in enumerate(zip(inputs, operands, strict=True)):
+        extra = x.ndim - len(labels.replace("...", ""))
+        if extra < 0 or (extra and "..." not in labels):
+            raise ValueError(f"einsum: {labels!r} in {equation!r} does not fit {describe(x)}")
+        inputs[k] = labels.replace("...", "".join(spare[-extra:]) if extra else "")
+        widest = builtins.max(widest, extra)
+    ellipsis = "".join(spare[-widest:]) if widest else ""
+    if arrow:
+        return inputs, right.replace("...", ellipsis)
+    every = "".join(inputs)
+    return inputs, ellipsis + "".join(
+        sorted(c for c in set(every) if every.count(c) == 1 and c not in ellipsis)
+    )
+
+
+def _diagonals(x: Any, labels: str) -> tuple[Any, str]:
+    """The operand with one axis per label: the diagonal over the axes of a repeated label."""
+    for label in set(labels):
+        places = [k for k, c in enumerate(labels) if c == label]
+        if len(places) > 1:
+            rest = [k for k in range(len(labels)) if k not in places]
+            moved = x.permute(*places, *rest)
+            line = np.arange(moved.shape[0])
+            x = moved[(line,) * len(places)]
+            labels = label + "".join(labels[k] for k in rest)
+    return x, labels
+
+
+# --- arguments -----------------------------------------------------------------------------------
+
+
+def _sizes(args: tuple[Any, ...]) -> tuple[int, ...]:
+    """Sizes given one by one or as one sequence."""
+    if len(args) == 1 and isinstance(args[0], Sequence):
+        args = tuple(args[0])
+    return tuple(int(size) for size in args)
+
+
+def _axes(x: Any, dim: Dims) -> tuple[int, ...]:
+    """The axes to reduce, counted from the end: all for None."""
+    if dim is None:
+        return tuple(range(-x.ndim, 0))
+    if isinstance(dim, int):
+        dim = (dim,)
+    axes = tuple(sorted({from_end(axis, x.ndim) for axis in dim}))
+    if len(axes) != len(dim):
+        raise RuntimeError(f"dim {tuple(dim)} names an axis twice")
+    return axes if x.ndim else ()
+
+
+def _nonempty(x: Any, dim: Dims, name: str) -> tuple[int, ...]:
+    axes = _axes(x, dim)
+    if not reduction.count(x.shape, axes):
+        raise RuntimeError(f"{name}: no values to choose from in {describe(x)}")
+    return axes
+
+
+def _reshaped(x: Any, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    return _reshaped_sizes(math.prod(x.shape), sizes, describe(x))
+
+
+def _reshaped_sizes(total: int, sizes: tuple[int, ...], what: str) -> tuple[int, ...]:
+    """The sizes with -1 worked out; an error if they do not hold `total` values."""
+    known = math.prod(size for size in sizes if size != -1)
+    if sizes.count(-1) == 1 and known > 0 and total % known == 0:
+        return tuple(total // known if size == -1 else size for size in sizes)
+    if -1 in sizes or known != total:
+        raise RuntimeError(f"reshape: {what} holds {total} values, which do not fit {sizes}")
+    return sizes
+
+
+def _within(index: Any, size: int, name: str) -> Any:
+    """An index operand, checked: integers in [-size, size)."""
+    values = index.array if hasattr(index, "array") else index
+    if values.dtype.kind not in "iu":
+        raise TypeError(f"{name}: indices must be integers, not {values.dtype}")
+    if values.size and not (-size <= values.min() and values.max() < size):
+        low, high = int(values.min()), int(values.max())
+        raise IndexError(
+            f"{name}: indices from {low} to {high} do not fit an axis of {size} values"
+        )
+    return index

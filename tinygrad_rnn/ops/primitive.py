@@ -1,0 +1,161 @@
+"""What an operation is: how to compute it, and how to pull a cotangent back through it.
+
+Every operation of the engine is a `Primitive`, and every call of one goes through
+`Primitive.__call__`, which looks at its operands: arrays are computed; a `Tracer` decides itself.
+A `Tensor` computes and records (`tensor.py`), a `Var` writes down an equation (`program.py`).
+
+Rules (vector-Jacobian products) are written with primitives and operators only, so one text
+serves all three readings. The tables of primitives are the other files of this folder.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from tinygrad_rnn.backend import is_array, namespace
+
+#: rule(g, y, *operands, **params) -> the cotangent of one operand (or of all, for a joint rule).
+Rule: TypeAlias = Callable[..., Any]
+
+
+class Tracer:
+    """A stand-in for an array that wants to know what is done with it: a Tensor or a Var."""
+
+    __slots__ = ()
+    level = 0  # where kinds meet, the higher one decides: a Var (2) before a Tensor (1)
+
+    def trace(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        """Apply the primitive to args, at least one of which is of this kind."""
+        raise NotImplementedError
+
+
+class Primitive:
+    """An operation that the engine does not look inside.
+
+    evaluate(xp, *arrays, **params): the forward computation with the array library xp.
+    rules: one rule per operand, None for an operand without derivative; no rules at all for an
+        operation whose result has none (comparisons, argmax). A rule gets the cotangent g, the
+        output y and the operands, and gives the cotangent of its operand. An operation with
+        several outputs gets tuples for g (with None for an unused output) and y.
+    joint_rule: instead of rules, for a varying number of operands: gives all the cotangents.
+    cuda: the scalar C expression of an elementwise operation, in the names of its operands.
+    one_dtype: whether floating operands of different dtypes are brought to one before computing;
+        not for an operation that changes the dtype on purpose.
+
+    The names of a rule's parameters say what backward must keep: an operand (or the output) called
+    `_x` is not kept at all, `x_shape` is kept as its shape only, and any other name as its value.
+    So the memory of a graph follows from the rules as they are written.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        evaluate: Callable[..., Any],
+        *rules: Rule | None,
+        joint_rule: Rule | None = None,
+        cuda: str | None = None,
+        one_dtype: bool = True,
+    ) -> None:
+        self.name = name
+        self.evaluate = evaluate
+        self.rules = rules
+        self.joint_rule = joint_rule
+        self.cuda = cuda
+        self.one_dtype = one_dtype
+        self.differentiable = bool(rules) or joint_rule is not None
+        self._reads = [_reads(rule) for rule in rules]
+        self._joint_reads = _reads(joint_rule)
+        self._kept: dict[tuple[bool, ...], tuple[bool, tuple[bool, ...]]] = {}
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.name}>"
+
+    def __call__(self, *args: Any, **params: Any) -> Any:
+        """Compute on arrays; let the highest-level Tracer among the operands decide otherwise."""
+        decides = None
+        for operand in args:
+            if isinstance(operand, Tracer) and (decides is None or operand.level > decides.level):
+                decides = operand
+        if decides is None:
+            return self.evaluate(namespace(*args), *args, **params)
+        return decides.trace(self, args, params)
+
+    def keeps(self, needed: tuple[bool, ...]) -> tuple[bool, tuple[bool, ...]]:
+        """Whether backward reads the outputs' values, and which operands' values.
+
+        needed: for each operand, whether its cotangent will be asked for.
+        """
+        kept = self._kept.get(needed)
+        if kept is None:
+            kept = self._kept[needed] = self._what_rules_read(needed)
+        return kept
+
+    def _what_rules_read(self, needed: tuple[bool, ...]) -> tuple[bool, tuple[bool, ...]]:
+        if self.joint_rule is not None:
+            output, operands = self._joint_reads
+            return output, tuple(operands[min(i, len(operands) - 1)] for i in range(len(needed)))
+        asked = [reads for reads, wanted in zip(self._reads, needed, strict=True) if wanted]
+        return (
+            any(output for output, _ in asked),
+            tuple(any(operands[i] for _, operands in asked) for i in range(len(needed))),
+        )
+
+    def pull(
+        self,
+        gs: Sequence[Any],
+        outputs: Sequence[Any],
+        inputs: Sequence[Any],
+        params: dict[str, Any],
+        needed: Sequence[Any],
+    ) -> Sequence[Any]:
+        """The cotangents of the inputs, None where not needed.
+
+        gs: the outputs' cotangents, None for an output that nothing used.
+        outputs, inputs: values; a shape where the rules read none.
+        needed: anything but None marks an input whose cotangent is wanted.
+        """
+        several = len(outputs) > 1
+        g, y = (gs, outputs) if several else (gs[0], outputs[0])
+        if self.joint_rule is not None:
+            return self.joint_rule(g, y, *inputs, **params)
+        return [
+            rule(g, y, *inputs, **params) if wanted is not None and rule is not None else None
+            for rule, wanted in zip(self.rules, needed, strict=True)
+        ]
+
+    def explain(self, error: Exception, arrays: Sequence[Any]) -> Exception:
+        """The error of a failed evaluation, with the operation and its operands named."""
+        operands = ", ".join(describe(array) for array in arrays)
+        kind = type(error) if type(error) in (ValueError, TypeError, IndexError) else RuntimeError
+        return kind(f"{self.name}({operands}): {error}")
+
+
+def describe(value: Any) -> str:
+    """An operand as error messages show it: shape and dtype of an array, a scalar as it is."""
+    if is_array(value):
+        return f"{tuple(value.shape)} {value.dtype}"
+    return repr(value)
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    """The shape of a value that may have been kept as its shape alone; () for a scalar."""
+    if type(value) is tuple:
+        return value
+    return tuple(getattr(value, "shape", ()))
+
+
+def _reads(rule: Rule | None) -> tuple[bool, list[bool]]:
+    """Whether a rule reads the output's value, and for each operand whether it reads that."""
+    if rule is None:
+        return False, []
+    positional = [
+        parameter.name
+        for parameter in inspect.signature(rule).parameters.values()
+        if parameter.kind not in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD)
+    ]
+    _, output, *operands = [
+        not name.startswith("_") and not name.endswith(("shape", "shapes")) for name in positional
+    ]
+    return output, operands

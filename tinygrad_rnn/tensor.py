@@ -1,0 +1,1186 @@
+"""Tensor: an array that records how it was made, and backward, which walks that record.
+
+A recorded result knows its `Node`: the primitive, where the operands came from, and the values that
+the rules will read. Nodes never point at Tensors that an operation made, only at arrays and at
+earlier nodes, so a graph has no reference cycles and dies as soon as nobody holds its end.
+Read `autodiff.py` (the chain rule) and `ops/primitive.py` (what a rule is) first.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import linecache
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar, overload
+
+import numpy as np
+
+from tinygrad_rnn import backend, random
+from tinygrad_rnn.autodiff import Edge, backpropagate, paths
+from tinygrad_rnn.backend import Array, DTypeLike, namespace
+from tinygrad_rnn.ops.elementwise import cast
+from tinygrad_rnn.ops.operators import Operators
+from tinygrad_rnn.ops.primitive import Primitive, describe
+from tinygrad_rnn.random import Generator
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_clock = itertools.count(1)  # orders nodes and writes: a later one has the larger number
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+# --- modes: whether operations are recorded, and whether they are watched ----------------------
+
+
+class _Mode(threading.local):
+    """Per thread, as in PyTorch: one thread's no_grad does not stop another's recording."""
+
+    recording = True
+    watching = False  # detect_anomaly
+
+
+_mode = _Mode()
+
+
+class set_grad_enabled:  # noqa: N801 - PyTorch's name
+    """Switch recording on or off: at once when called, and back again at the end of a `with`.
+
+    Also a decorator, of plain and of generator functions.
+    """
+
+    def __init__(self, mode: bool) -> None:
+        self._mode = bool(mode)
+        self._earlier = [_mode.recording]
+        _mode.recording = self._mode
+
+    def __enter__(self) -> None:
+        _mode.recording = self._mode
+
+    def __exit__(self, *exc_info: object) -> None:
+        _mode.recording = self._earlier[-1]
+
+    def __call__(self, function: F) -> F:
+        _mode.recording = self._earlier[-1]  # the decorated calls switch, the decoration does not
+        return _decorate(lambda: set_grad_enabled(self._mode), function)
+
+
+class _Recording:
+    """`no_grad` and `enable_grad`: recording off (or on) inside a `with` or a decorated function."""
+
+    _value: bool
+
+    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+        """With a function (a decorator without parentheses), the decorated function."""
+        made = super().__new__(cls)
+        if function is None:
+            return made
+        made.__init__()  # type: ignore[misc]
+        return made(function)
+
+    def __init__(self, function: None = None) -> None:
+        self._earlier: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._earlier.append(_mode.recording)
+        _mode.recording = self._value
+
+    def __exit__(self, *exc_info: object) -> None:
+        _mode.recording = self._earlier.pop()
+
+    def __call__(self, function: F) -> F:
+        return _decorate(type(self), function)
+
+
+class no_grad(_Recording):  # noqa: N801 - PyTorch's name
+    """Do not record: results do not require gradients. A context manager and a decorator."""
+
+    _value = False
+
+
+class enable_grad(_Recording):  # noqa: N801 - PyTorch's name
+    """Record again inside a no_grad. A context manager and a decorator."""
+
+    _value = True
+
+
+def _decorate(mode: Callable[[], Any], function: F) -> F:
+    if inspect.isgeneratorfunction(function):
+
+        @functools.wraps(function)
+        def stepwise(*args: Any, **kwargs: Any) -> Any:
+            """Hold the mode while the generator runs, not while its consumer does."""
+            with mode():
+                generator = function(*args, **kwargs)
+            answer = None
+            while True:
+                try:
+                    with mode():
+                        item = generator.send(answer)
+                except StopIteration as stop:
+                    return stop.value
+                answer = yield item
+
+        return stepwise  # type: ignore[return-value]
+
+    @functools.wraps(function)
+    def within(*args: Any, **kwargs: Any) -> Any:
+        with mode():
+            return function(*args, **kwargs)
+
+    return within  # type: ignore[return-value]
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations on tensors that require gradients are being recorded, in this thread."""
+    return _mode.recording
+
+
+class detect_anomaly:  # noqa: N801 - PyTorch's name
+    """Stop at the first operation that makes NaN or Inf from finite values, forward or backward.
+
+    The RuntimeError names the operation, the shapes and dtypes of its operands, and the line
+    of the program that called it. Slower by one check per operation: for looking, not for training.
+
+    >>> import tinygrad_rnn as torch
+    >>> with torch.autograd.detect_anomaly():
+    ...     torch.log(torch.zeros(2))
+    Traceback (most recent call last):
+    ...
+    RuntimeError: forward of log((2,) float32) made the first -inf ...
+    """
+
+    def __init__(self, mode: bool = True) -> None:
+        self._mode = mode
+        self._earlier: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._earlier.append(_mode.watching)
+        _mode.watching = self._mode
+
+    def __exit__(self, *exc_info: object) -> None:
+        _mode.watching = self._earlier.pop()
+
+
+# --- the record ----------------------------------------------------------------------------------
+
+
+class Node:
+    """One recorded operation.
+
+    inputs, outputs: the arrays that the primitive's rules will read; shapes for those they do not.
+    edges: where each input came from; None for an input that needs no gradient.
+    order: a creation counter; descending order is a reverse topological order.
+    line: the program's line that called the operation; known only under detect_anomaly.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "arity",
+        "edges",
+        "hooks",
+        "inputs",
+        "line",
+        "order",
+        "outputs",
+        "params",
+        "primitive",
+    )
+
+    primitive: Primitive
+    inputs: Sequence[Any] | None  # None once backward has released the values
+    outputs: Sequence[Any]
+    params: dict[str, Any]
+    edges: Sequence[Edge | None]
+    arity: int
+    order: int
+    hooks: dict[int, dict[int, Callable[[Tensor], Any]]] | None
+    line: str | None
+
+    def __init__(
+        self,
+        primitive: Primitive,
+        inputs: Sequence[Any],
+        outputs: Sequence[Any],
+        params: dict[str, Any],
+        edges: Sequence[Edge | None],
+    ) -> None:
+        reads_outputs, reads_inputs = primitive.keeps(tuple([edge is not None for edge in edges]))
+        self.primitive = primitive
+        self.inputs = [
+            x if reads else getattr(x, "shape", ())
+            for x, reads in zip(inputs, reads_inputs, strict=True)
+        ]
+        self.outputs = outputs if reads_outputs else [y.shape for y in outputs]
+        self.params = params
+        self.edges = edges
+        self.arity = len(outputs)
+        self.order = next(_clock)
+        self.hooks = None
+        self.line = _user_line() if _mode.watching else None
+
+    def __repr__(self) -> str:
+        return f"<node {self.order}: {self.primitive.name}>"
+
+    def name(self) -> str:
+        """The primitive's name, for those who look at `grad_fn` as in PyTorch."""
+        return self.primitive.name
+
+    @property
+    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+        """The edges to the inputs' nodes (a leaf tensor stands for itself)."""
+        return tuple(edge if edge is not None else (None, 0) for edge in self.edges)
+
+    def release(self) -> None:
+        """Forget the values, if there are any, and keep the place in the graph."""
+        if self.inputs is not None and any(
+            hasattr(value, "shape") for value in (*self.inputs, *self.outputs)
+        ):
+            self.inputs = None
+            self.outputs = ()
+
+
+class _Writes:
+    """When arrays were last written in place: what tells a stale value from a fresh one.
+
+    A write is remembered for the array that owns the memory, so it is seen through every view.
+    """
+
+    def __init__(self) -> None:
+        self.latest = 0
+        self._times: dict[int, tuple[int, str]] = {}
+
+    def note(self, array: Array, writer: str) -> None:
+        """Remember that `writer` changed the array's memory now."""
+        self.latest = next(_clock)
+        self._times[_owner(array)] = (self.latest, writer)
+
+    def since(self, order: int, array: Array) -> str | None:
+        """Who changed the array's memory after the node `order` was recorded, if anyone did."""
+        time, writer = self._times.get(_owner(array), (0, ""))
+        return writer if time > order else None
+
+
+def _owner(array: Array) -> int:
+    """The identity of the memory that an array is a view of."""
+    base = getattr(array, "base", None)
+    while base is not None:
+        array, base = base, getattr(base, "base", None)
+    return id(array)
+
+
+_writes = _Writes()
+
+
+class Tensor(Operators):
+    """An array that records what is computed from it.
+
+    array: the NumPy or CuPy array.  grad: the gradient that backward accumulated here, or None.
+    requires_grad: whether operations on this tensor are recorded.
+    Use `tinygrad_rnn.tensor(data)` to make one from numbers; `Tensor(array)` wraps without a copy.
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "_edge", "array", "grad", "requires_grad")
+    __array_ufunc__ = None  # `ndarray * tensor` then calls Tensor.__rmul__
+    level = 1
+
+    array: Array
+    grad: Tensor | None
+    requires_grad: bool
+    _edge: Edge | None  # (node, index of the output); None for a leaf
+
+    def __init__(
+        self,
+        data: Any,
+        dtype: DTypeLike = None,
+        device: str | backend.device | None = None,
+        requires_grad: bool = False,
+    ) -> None:
+        array = data.array if isinstance(data, Tensor) else data
+        if not backend.is_array(array):
+            array = np.asarray(array)
+            if array.dtype == np.float64 and dtype is None and not isinstance(data, np.generic):
+                dtype = backend.get_default_dtype()  # Python numbers have no precision of their own
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"Tensor: cannot hold {array.dtype} values (got {type(data).__name__})")
+        if dtype is not None and array.dtype != np.dtype(dtype):
+            array = array.astype(dtype)
+        self.array = array if device is None else backend.to_device(array, device)
+        self.grad = None
+        self._edge = None
+        self.requires_grad = False
+        if requires_grad:
+            self.requires_grad_()
+
+    # What an operation on Tensors does: compute, and record if a gradient may be asked for.
+
+    def trace(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        """Compute the primitive on the operands' arrays, and record it unless nothing needs it."""
+        arrays: list[Any] = []
+        edges: list[Edge | None] = []
+        dtype, same_dtype, needed = self.array.dtype, True, False
+        for operand in args:
+            edge = None
+            if isinstance(operand, Tensor):
+                array = operand.array
+                if operand.requires_grad:
+                    edge = operand._edge or (operand, 0)
+                    needed = True
+                if array.dtype is not dtype:
+                    same_dtype = False
+            elif type(operand) is float:
+                array = operand
+            else:
+                array, same_dtype = _literal(operand), False
+            arrays.append(array)
+            edges.append(edge)
+        try:
+            result = primitive.evaluate(namespace(*arrays), *arrays, **params)
+        except (ValueError, TypeError, IndexError, RuntimeError) as error:
+            raise primitive.explain(error, arrays) from error
+        several = type(result) is list
+        outputs = result if several else [result]
+        if (
+            not (same_dtype and outputs and outputs[0].dtype is dtype)
+            and primitive.one_dtype
+            and _must_convert(outputs, arrays, edges)
+        ):
+            return primitive(*_in_one_dtype(args, arrays), **params)
+        if _mode.watching:
+            _watch_forward(primitive, arrays, outputs)
+        if needed and primitive.differentiable and _mode.recording:
+            node = Node(primitive, arrays, outputs, params, edges)
+            made = [_wrap(output, (node, index)) for index, output in enumerate(outputs)]
+        else:
+            made = [_wrap(output, None) for output in outputs]
+        return made if several else made[0]
+
+    # What it is.
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of the axes."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The element type, as NumPy's dtype object."""
+        return self.array.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self.array.ndim
+
+    @property
+    def device(self) -> backend.device:
+        """Where the array lives."""
+        return backend.device_of(self.array)
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether the array lives on a GPU."""
+        return self.device.type == "cuda"
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded operation made this tensor. Backward leaves `.grad` on leaves."""
+        return self._edge is None
+
+    @property
+    def grad_fn(self) -> Node | None:
+        """The node that made this tensor; None for a leaf."""
+        return None if self._edge is None else self._edge[0]
+
+    def is_floating_point(self) -> bool:
+        """Whether the elements are floating-point numbers: only those can require gradients."""
+        return bool(self.array.dtype.kind == "f")
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("len: a tensor without axes has no length")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        text = np.array2string(
+            backend.to_numpy(self.array), precision=4, separator=", ", prefix="tensor("
+        )
+        if self.dtype not in (np.float32, np.int64, np.bool_):
+            text += f", dtype={self.dtype}"
+        if self.is_cuda:
+            text += f", device='{self.device}'"
+        if self._edge is not None:
+            text += f", grad_fn=<{self._edge[0].name()}>"
+        elif self.requires_grad:
+            text += ", requires_grad=True"
+        return f"tensor({text})"
+
+    def __bool__(self) -> bool:
+        if self.array.size != 1:
+            raise RuntimeError(
+                f"bool: the truth of a tensor of {self.array.size} values is ambiguous; "
+                "use .any() or .all()"
+            )
+        return bool(self.array.reshape(()))
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iub" or self.array.size != 1:
+            raise TypeError(f"only a tensor of one integer can be an index, not {describe(self)}")
+        return int(self.item())
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if not self.ndim else format(str(self), spec)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A leaf with its own memory; a recorded tensor cannot be copied without its graph."""
+        if not self.is_leaf:
+            raise RuntimeError(
+                "deepcopy: only leaf tensors can be copied; this one was made by "
+                f"'{self._edge[0].name()}'. Copy tensor.detach(), or use clone()"  # type: ignore[index]
+            )
+        twin: Any = object.__new__(type(self))
+        memo[id(self)] = twin
+        twin.array = self.array.copy()
+        twin.grad = None if self.grad is None else self.grad.detach().clone()
+        twin._edge, twin.requires_grad = None, self.requires_grad
+        return twin
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("tensors are not pickled; use tinygrad_rnn.save, which writes safetensors")
+
+    # Out of the library.
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """The values as a NumPy array on the host, sharing memory if they are there already.
+
+        Raises RuntimeError if the tensor requires a gradient: use `.detach().numpy()`.
+        """
+        if self.requires_grad:
+            raise RuntimeError(
+                "numpy: this tensor requires a gradient, which NumPy would not record; "
+                "use tensor.detach().numpy()"
+            )
+        return backend.to_numpy(self.array)
+
+    def item(self) -> Any:
+        """The only value, as a Python number."""
+        if self.array.size != 1:
+            raise RuntimeError(
+                f"item: a tensor of shape {self.shape} has {self.array.size} values, not one; "
+                "use .tolist()"
+            )
+        return self.array.item()
+
+    def tolist(self) -> Any:
+        """The values as nested lists of Python numbers."""
+        return self.array.tolist()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        array = self.numpy()
+        if dtype is not None and array.dtype != dtype:
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    # The graph.
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Ask for (or stop asking for) a gradient with respect to this leaf."""
+        if requires_grad and self.dtype.kind != "f":
+            raise RuntimeError(
+                f"requires_grad: only floating-point tensors can require gradients, not {self.dtype}"
+            )
+        if not requires_grad and not self.is_leaf:
+            raise RuntimeError(
+                "requires_grad: only leaf tensors can stop requiring gradients; use .detach()"
+            )
+        self.requires_grad = bool(requires_grad)
+        return self
+
+    def detach(self) -> Tensor:
+        """The same values, sharing memory, cut off from the graph: no gradient flows past here."""
+        return _wrap(self.array, None)
+
+    @property
+    def data(self) -> Tensor:
+        """The same values, sharing memory, without the graph. Assigning replaces the values."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"data: expected a Tensor, got {type(value).__name__}")
+        self.array = value.array
+
+    def detach_(self) -> Tensor:
+        """Cut this tensor itself off from the graph that made it."""
+        self._edge, self.requires_grad = None, False
+        return self
+
+    def backward(
+        self,
+        gradient: Tensor | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: Tensor | Sequence[Tensor] | None = None,
+    ) -> None:
+        """Add d(self)/d(leaf), contracted with `gradient`, to `.grad` of every leaf in the graph.
+
+        gradient: the cotangent of this tensor, of its shape; may be left out for a single value.
+        retain_graph: keep the values for another backward; default: as create_graph.
+        create_graph: record the backward pass itself, so that gradients can be differentiated.
+        inputs: accumulate into these tensors only.
+        """
+        backward([self], [gradient], retain_graph, create_graph, inputs)
+
+    def retain_grad(self) -> None:
+        """Have backward leave `.grad` on this tensor although it is not a leaf."""
+        if not self.requires_grad:
+            raise RuntimeError("retain_grad: this tensor does not require a gradient")
+        if self._edge is None or "_retained" in self.__dict__:
+            return
+        self.__dict__["_retained"] = True
+        this = weakref.ref(self)
+
+        def keep(g: Tensor) -> None:
+            tensor = this()
+            if tensor is not None:
+                tensor._accumulate(g)
+
+        self.register_hook(keep)
+
+    @property
+    def retains_grad(self) -> bool:
+        """Whether backward leaves `.grad` here although this is not a leaf."""
+        return "_retained" in self.__dict__
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+        """Call `hook(grad)` whenever this tensor's gradient has been computed.
+
+        What it returns, if not None, replaces the gradient from there on.
+        """
+        if not self.requires_grad:
+            raise RuntimeError("register_hook: this tensor does not require a gradient")
+        if self._edge is None:
+            hooks = self.__dict__.setdefault("_hooks", {})
+        else:
+            node, index = self._edge
+            if node.hooks is None:
+                node.hooks = {}
+            hooks = node.hooks.setdefault(index, {})
+        return RemovableHandle(hooks, hook)
+
+    def _accumulate(self, g: Tensor) -> None:
+        """Add to `.grad`, which keeps this tensor's dtype; never into memory that others see."""
+        if g.dtype != self.dtype:
+            g = g.to(self.dtype)
+        if self.grad is None:
+            self.grad = g
+        else:
+            with set_grad_enabled(g.requires_grad or self.grad.requires_grad):
+                self.grad = self.grad + g
+
+    # Changing values in place.
+
+    def mark_written(self, writer: str = "an in-place operation") -> None:
+        """Say that `.array` was written from outside, so that a stale value in backward is noticed."""
+        _writes.note(self.array, writer)
+
+    def in_place(self, name: str, write: Callable[[Any, Array], None]) -> Tensor:
+        """Run `write(xp, array)`, which changes the values, if no recorded gradient forbids it."""
+        if self.requires_grad and _mode.recording:
+            kind = "a leaf that requires a gradient" if self.is_leaf else "part of a recorded graph"
+            raise RuntimeError(
+                f"{name}: this tensor is {kind}; change it under no_grad(), or write "
+                "x = x + y instead of changing x in place"
+            )
+        write(namespace(self.array), self.array)
+        _writes.note(self.array, name)
+        return self
+
+    def _arithmetic(self, name: str, ufunc: str, other: Any) -> Tensor:
+        """x = ufunc(x, other) in place; x keeps its dtype."""
+        value = other.array if isinstance(other, Tensor) else _literal(other)
+
+        def write(xp: Any, array: Array) -> None:
+            try:
+                getattr(xp, ufunc)(array, value, out=array, casting="same_kind")
+            except (ValueError, TypeError) as error:
+                kind = type(error) if type(error) in (ValueError, TypeError) else RuntimeError
+                operands = f"{describe(array)}, {describe(value)}"
+                raise kind(f"{name}({operands}): {error}") from error
+
+        return self.in_place(name, write)
+
+    def add_(self, other: Any, *, alpha: float = 1) -> Tensor:
+        """x = x + alpha · other, in place."""
+        return self._arithmetic("add_", "add", other if alpha == 1 else other * alpha)
+
+    def sub_(self, other: Any, *, alpha: float = 1) -> Tensor:
+        """x = x - alpha · other, in place."""
+        return self._arithmetic("sub_", "subtract", other if alpha == 1 else other * alpha)
+
+    def mul_(self, other: Any) -> Tensor:
+        """x = x · other, in place."""
+        return self._arithmetic("mul_", "multiply", other)
+
+    def div_(self, other: Any) -> Tensor:
+        """x = x / other, in place."""
+        return self._arithmetic("div_", "divide", other)
+
+    def pow_(self, exponent: Any) -> Tensor:
+        """x = x to the power of exponent, in place."""
+        return self._arithmetic("pow_", "power", exponent)
+
+    def addcmul_(self, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
+        """x = x + value · a · b, in place."""
+        return self.add_(a * b, alpha=value)
+
+    def addcdiv_(self, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
+        """x = x + value · a / b, in place."""
+        return self.add_(a / b, alpha=value)
+
+    def lerp_(self, end: Tensor, weight: float) -> Tensor:
+        """x = x + weight · (end - x), in place."""
+        return self.add_(end - self, alpha=weight)
+
+    def clamp_(self, min: float | None = None, max: float | None = None) -> Tensor:
+        """X = x brought into [min, max], in place."""
+        return self.in_place("clamp_", lambda xp, x: xp.clip(x, min, max, out=x))
+
+    def neg_(self) -> Tensor:
+        """x = -x, in place."""
+        return self.in_place("neg_", lambda xp, x: xp.negative(x, out=x))
+
+    def fill_(self, value: Any) -> Tensor:
+        """Every value becomes `value`."""
+        number = value.item() if isinstance(value, Tensor) else value
+        return self.in_place("fill_", lambda xp, x: x.fill(number))
+
+    def zero_(self) -> Tensor:
+        """Every value becomes 0."""
+        return self.fill_(0)
+
+    def copy_(self, source: Any) -> Tensor:
+        """The values of `source`, broadcast to this shape and cast to this dtype, in place."""
+        array = source.array if isinstance(source, Tensor) else np.asarray(source)
+        if np.broadcast_shapes(array.shape, self.shape) != self.shape:
+            raise RuntimeError(f"copy_: {describe(array)} does not fit into {describe(self)}")
+        moved = backend.to_device(array, self.device)
+        return self.in_place("copy_", lambda xp, x: xp.copyto(x, moved, casting="unsafe"))
+
+    def masked_fill_(self, mask: Tensor, value: float) -> Tensor:
+        """`value` where mask, in place."""
+        return self.in_place("masked_fill_", lambda xp, x: xp.copyto(x, value, where=mask.array))
+
+    def uniform_(
+        self, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None
+    ) -> Tensor:
+        """Values drawn uniformly from [a, b), in place."""
+        source = generator or random.generator()
+        return self.copy_(source.uniform(self.shape, a, b, self.dtype))
+
+    def normal_(
+        self, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None
+    ) -> Tensor:
+        """Values drawn from the normal distribution, in place."""
+        source = generator or random.generator()
+        return self.copy_(source.normal(self.shape, mean, std, self.dtype))
+
+    def bernoulli_(self, p: float = 0.5, *, generator: Generator | None = None) -> Tensor:
+        """1 with chance p, else 0, in place."""
+        source = generator or random.generator()
+        return self.copy_(source.uniform(self.shape) < p)
+
+    def __iadd__(self, other: Any) -> Tensor:
+        return self + other if self._recorded_with(other) else self.add_(other)
+
+    def __isub__(self, other: Any) -> Tensor:
+        return self - other if self._recorded_with(other) else self.sub_(other)
+
+    def __imul__(self, other: Any) -> Tensor:
+        return self * other if self._recorded_with(other) else self.mul_(other)
+
+    def __itruediv__(self, other: Any) -> Tensor:
+        return self / other if self._recorded_with(other) else self.div_(other)
+
+    def _recorded_with(self, other: Any) -> bool:
+        """Whether x += other must make a new node (the name x then means that) and not write."""
+        recorded = not self.is_leaf and self.requires_grad
+        wants = isinstance(other, Tensor) and other.requires_grad and not self.requires_grad
+        return _mode.recording and (recorded or wants)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        """Write `value` at `index`.
+
+        While a gradient is recorded, this tensor becomes a new node and the values that backward
+        needs stay as they were; a leaf that requires a gradient cannot be written so.
+        """
+        index = self._plain_index(index)
+        wants_gradient = isinstance(value, Tensor) and value.requires_grad
+        if _mode.recording and (self.requires_grad or wants_gradient):
+            if self.is_leaf and self.requires_grad:
+                raise RuntimeError(
+                    "setitem: this tensor is a leaf that requires a gradient; write under no_grad(), "
+                    "or write into a clone()"
+                )
+            self._become(self._put(index, value))
+            return
+        value = value.array if isinstance(value, Tensor) else value
+        try:
+            self.array[index] = value
+        except (ValueError, IndexError, TypeError) as error:
+            raise type(error)(f"setitem: {describe(self.array)}: {error}") from error
+        _writes.note(self.array, "assignment to an index")
+
+    def _become(self, other: Tensor) -> None:
+        """Turn into another recorded tensor: what was recorded with the old value keeps it."""
+        self.array, self._edge = other.array, other._edge
+        self.requires_grad = other.requires_grad
+
+
+def _wrap(array: Any, edge: Edge | None) -> Tensor:
+    """A Tensor around an operation's result (an array, or a NumPy scalar from a reduction)."""
+    made = object.__new__(Tensor)
+    made.array = array if type(array) is np.ndarray else _as_array(array)
+    made.grad = None
+    made._edge = edge
+    made.requires_grad = edge is not None
+    return made
+
+
+def _as_array(value: Any) -> Array:
+    return value if backend.is_array(value) else np.asarray(value)
+
+
+def _literal(operand: Any) -> Any:
+    """A constant operand: numbers stay Python numbers, which do not widen a float32 result."""
+    if isinstance(operand, np.generic):
+        return operand.item()
+    if isinstance(operand, bool | int | float) or backend.is_array(operand):
+        return operand
+    raise TypeError(f"expected a Tensor, an array or a number, got {type(operand).__name__}")
+
+
+_FLOAT64 = np.dtype(np.float64)
+
+
+def _must_convert(outputs: list[Any], arrays: list[Any], edges: list[Edge | None]) -> bool:
+    """Whether operands of several dtypes met and must be brought to one before computing.
+
+    Two cases: NumPy widened integers (with or without float32) to float64, where PyTorch computes
+    in the widest floating operand's dtype; or an operand that needs a gradient was widened, and
+    its gradient must come back in its own dtype.
+    """
+    if not outputs or outputs[0].dtype.kind != "f":
+        return False
+    dtype = outputs[0].dtype
+    if any(
+        edge is not None and array.dtype != dtype
+        for array, edge in zip(arrays, edges, strict=True)
+    ):
+        return True
+    return dtype == _FLOAT64 and all(getattr(x, "dtype", None) != _FLOAT64 for x in arrays)
+
+
+def _in_one_dtype(args: tuple[Any, ...], arrays: list[Any]) -> list[Any]:
+    """The operands with integers and floats cast to the widest floating dtype among them."""
+    floats = [x.dtype for x in arrays if backend.is_array(x) and x.dtype.kind == "f"]
+    dtype = np.result_type(*floats) if floats else backend.get_default_dtype()
+    return [
+        cast(arg, dtype=dtype, source=array.dtype)
+        if backend.is_array(array) and array.dtype.kind in "iuf" and array.dtype != dtype
+        else arg
+        for arg, array in zip(args, arrays, strict=True)
+    ]
+
+
+class RemovableHandle:
+    """What registering a hook returns; `remove()` takes the hook away again."""
+
+    _ids = itertools.count()
+
+    def __init__(self, hooks: dict[int, Any], hook: Callable[..., Any]) -> None:
+        self._hooks = hooks
+        self.id = next(self._ids)
+        hooks[self.id] = hook
+
+    def remove(self) -> None:
+        """Take the hook away; a second call does nothing."""
+        self._hooks.pop(self.id, None)
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.remove()
+
+
+# --- backward ------------------------------------------------------------------------------------
+
+
+def backward(
+    tensors: Tensor | Sequence[Tensor],
+    grad_tensors: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Tensor | Sequence[Tensor] | None = None,
+) -> None:
+    """Add the gradient of the tensors, summed, to `.grad` of the leaves. See `Tensor.backward`."""
+    targets = None if inputs is None else _as_tuple(inputs)
+    edges = None if targets is None else [_edge_of(tensor, "backward") for tensor in targets]
+    cotangents = _cotangents(
+        _as_tuple(tensors), _as_tuple(grad_tensors), edges, retain_graph, create_graph, "backward"
+    )
+    if targets is not None and edges is not None:
+        for tensor, edge in zip(targets, edges, strict=True):
+            if edge in cotangents:
+                tensor._accumulate(cotangents[edge])
+        return
+    for (leaf, _), g in cotangents.items():
+        leaf._accumulate(g)
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool | None = None,
+    materialize_grads: bool = False,
+) -> tuple[Tensor | None, ...]:
+    """d(sum of outputs)/d(input), contracted with grad_outputs, for each input; `.grad` is not used.
+
+    inputs: leaves or recorded tensors.
+    allow_unused: give None for an input that the outputs do not depend on, instead of an error.
+    materialize_grads: give zeros for it (this allows unused inputs).
+    Raises RuntimeError for an input that does not require a gradient or is unused.
+    """
+    targets = _as_tuple(inputs)
+    edges = [_edge_of(tensor, "grad") for tensor in targets]
+    cotangents = _cotangents(
+        _as_tuple(outputs), _as_tuple(grad_outputs), edges, retain_graph, create_graph, "grad"
+    )
+    found: list[Tensor | None] = []
+    for place, (tensor, edge) in enumerate(zip(targets, edges, strict=True)):
+        g = cotangents.get(edge)
+        if g is None and not (allow_unused or materialize_grads):
+            raise RuntimeError(
+                f"grad: the outputs do not depend on inputs[{place}] ({describe(tensor)}); "
+                "pass allow_unused=True to get None for it"
+            )
+        if g is None and materialize_grads:
+            g = _wrap(namespace(tensor.array).zeros_like(tensor.array), None)
+        found.append(g if g is None or g.dtype == tensor.dtype else g.to(tensor.dtype))
+    return tuple(found)
+
+
+def _as_tuple(tensors: Any) -> tuple[Any, ...]:
+    return (tensors,) if tensors is None or isinstance(tensors, Tensor) else tuple(tensors)
+
+
+def _edge_of(tensor: Tensor, caller: str) -> Edge:
+    """Where cotangents of a tensor arrive."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{caller}: expected Tensors, got {type(tensor).__name__}")
+    if not tensor.requires_grad:
+        raise RuntimeError(
+            f"{caller}: a tensor of {describe(tensor)} does not require a gradient and was not made "
+            "from one that does; was it detached, or computed under no_grad()?"
+        )
+    return tensor._edge or (tensor, 0)
+
+
+def _seed(tensor: Tensor, gradient: Tensor | None, caller: str) -> Tensor:
+    """The cotangent that backward starts from."""
+    if gradient is None:
+        if tensor.array.size != 1:
+            raise RuntimeError(
+                f"{caller}: the gradient can be left out only for a single value, not for "
+                f"{describe(tensor)}; pass a tensor of that shape, or reduce with .sum()"
+            )
+        return _wrap(namespace(tensor.array).ones_like(tensor.array), None)
+    if not isinstance(gradient, Tensor):
+        raise TypeError(f"{caller}: the gradient must be a Tensor, got {type(gradient).__name__}")
+    if gradient.shape != tensor.shape:
+        raise RuntimeError(
+            f"{caller}: the gradient has shape {gradient.shape}, the tensor {tensor.shape}"
+        )
+    return gradient if gradient.dtype == tensor.dtype else gradient.to(tensor.dtype)
+
+
+def _cotangents(
+    roots: tuple[Tensor, ...],
+    gradients: tuple[Tensor | None, ...],
+    wanted: list[Edge] | None,
+    retain_graph: bool | None,
+    create_graph: bool,
+    caller: str,
+) -> dict[Edge, Tensor]:
+    """The cotangents of the wanted edges, or of all leaves: edge -> Tensor.
+
+    The rules see arrays and compute at NumPy's speed, or with create_graph see Tensors, and what
+    they compute is recorded.
+    """
+    if gradients == (None,):
+        gradients = (None,) * len(roots)
+    if len(gradients) != len(roots):
+        raise RuntimeError(f"{caller}: {len(roots)} tensors but {len(gradients)} gradients")
+    add = _add_recorded if create_graph else _Sums()
+    cotangents: dict[Edge, Any] = {}
+    for root, gradient in zip(roots, gradients, strict=True):
+        edge = _edge_of(root, caller)
+        seed = _seed(root, gradient, caller)
+        g = seed if create_graph else seed.array
+        cotangents[edge] = add(edge, cotangents[edge], g) if edge in cotangents else g
+    nodes = _newest_first(edge[0] for edge in cotangents)
+    if wanted is None:
+        walk = _Walk(nodes, cotangents, (), retain_graph, create_graph)
+        followed: Callable[[Node], Sequence[Edge | None]] = _all_edges
+    else:
+        leading = paths(nodes, set(wanted))
+        nodes = [node for node in nodes if node in leading]
+        walk = _Walk(nodes, cotangents, wanted, retain_graph, create_graph)
+        followed = leading.__getitem__
+    with set_grad_enabled(create_graph):
+        backpropagate(walk, cotangents, walk.values, add, followed)
+        return walk.collected(add)
+
+
+def _all_edges(node: Node) -> Sequence[Edge | None]:
+    return node.edges
+
+
+def _newest_first(sources: Iterable[Any]) -> list[Node]:
+    """Every node reachable from the sources, a later one before the earlier ones it was made from."""
+    stack = [source for source in sources if type(source) is Node]
+    seen = set(stack)
+    while stack:
+        for edge in stack.pop().edges:
+            if edge is not None and type(edge[0]) is Node and edge[0] not in seen:
+                seen.add(edge[0])
+                stack.append(edge[0])
+    return sorted(seen, key=_order, reverse=True)
+
+
+def _order(node: Node) -> int:
+    return node.order
+
+
+def _add_recorded(edge: Edge, earlier: Any, g: Any) -> Any:
+    return earlier + g
+
+
+class _Sums:
+    """Sums the cotangents of an edge; from the second sum on in place, in its own array."""
+
+    def __init__(self) -> None:
+        self.own: set[Edge] = set()
+
+    def __call__(self, edge: Edge, earlier: Any, g: Any) -> Any:
+        if edge in self.own:
+            earlier += g
+            return earlier
+        self.own.add(edge)
+        return earlier + g
+
+
+class _Walk:
+    """Visits nodes, newest first, and does around each what backward owes besides the chain rule.
+
+    Before a node's rules run: tensor hooks, and setting aside the cotangents that were asked for.
+    After: releasing the values it kept.
+    """
+
+    def __init__(
+        self,
+        nodes: list[Node],
+        cotangents: dict[Edge, Any],
+        wanted: Sequence[Edge],
+        retain_graph: bool | None,
+        create_graph: bool,
+    ) -> None:
+        self.nodes = nodes
+        self.cotangents = cotangents
+        self.wanted = set(wanted)
+        self.aside: dict[Edge, Any] = {}
+        self.retain = create_graph if retain_graph is None else retain_graph
+        self.values = _values_as_tensors if create_graph else _values_as_arrays
+
+    def __iter__(self) -> Any:
+        cotangents, wanted = self.cotangents, self.wanted
+        for node in self.nodes:
+            if node.inputs is None:
+                raise RuntimeError(_released(node, cotangents))
+            if node.hooks is not None:
+                for index, hooks in node.hooks.items():
+                    if (node, index) in cotangents:
+                        edge = (node, index)
+                        cotangents[edge] = _run_hooks(hooks, cotangents[edge])
+            if wanted:
+                for index in range(node.arity):
+                    if (node, index) in wanted and (node, index) in cotangents:
+                        self.aside[node, index] = cotangents[node, index]
+            if _mode.watching:
+                yield from _watch_backward(node, cotangents)
+            else:
+                yield node
+            if not self.retain:
+                node.release()
+
+    def collected(self, add: Any) -> dict[Edge, Tensor]:
+        """The cotangents asked for (of all leaves if none were), as Tensors with memory of their own."""
+        results: dict[Edge, Tensor] = {}
+        own = getattr(add, "own", ())
+        for edge, g in (self.cotangents | self.aside).items():
+            source, index = edge
+            hooks = source.__dict__.get("_hooks") if isinstance(source, Tensor) else None
+            if isinstance(source, Node) and source.hooks and edge not in self.aside:
+                hooks = source.hooks.get(index)  # asked for, and not passed on the way
+            if hooks:
+                g = _run_hooks(hooks, g)
+            if self.wanted and edge not in self.wanted:
+                continue
+            if not isinstance(g, Tensor):
+                g = _wrap(g if edge in own else _as_array(g).copy(), None)
+            results[edge] = g
+        return results
+
+
+def _run_hooks(hooks: dict[int, Callable[[Tensor], Any]], g: Any) -> Any:
+    """The cotangent after the hooks, of the kind it came as."""
+    seen = g if isinstance(g, Tensor) else _wrap(g, None)
+    for hook in list(hooks.values()):
+        replaced = hook(seen)
+        if replaced is not None:
+            seen = replaced
+    return seen if isinstance(g, Tensor) else seen.array
+
+
+def _values_as_arrays(node: Node) -> tuple[Any, Any]:
+    if node.order < _writes.latest:
+        _refuse_stale(node)
+    return node.outputs, node.inputs
+
+
+def _values_as_tensors(node: Node) -> tuple[Any, Any]:
+    """The values that the rules read as Tensors in their place in the graph."""
+    if node.order < _writes.latest:
+        _refuse_stale(node)
+    outputs = [
+        y if type(y) is tuple else _wrap(y, (node, index)) for index, y in enumerate(node.outputs)
+    ]
+    inputs = [
+        x if edge is None or type(x) is tuple else _wrap(x, edge)
+        for x, edge in zip(node.inputs or (), node.edges, strict=True)
+    ]
+    return outputs, inputs
+
+
+def _refuse_stale(node: Node) -> None:
+    """Raise if an array that the node's rules read was written after the node was recorded."""
+    for kind, values in (("operand", node.inputs or ()), ("result", node.outputs)):
+        for place, value in enumerate(values):
+            if type(value) is tuple or not backend.is_array(value):
+                continue
+            writer = _writes.since(node.order, value)
+            if writer is not None:
+                raise RuntimeError(
+                    f"backward: {kind} {place} of '{node.primitive.name}', {describe(value)}, was "
+                    f"changed by {writer} after it was used, and its old value is needed. Call "
+                    "backward before changing it; or, if a state was kept across an optimizer "
+                    "step, detach it: h = h.detach()"
+                )
+
+
+def _released(node: Node, cotangents: dict[Edge, Any]) -> str:
+    """The message for a graph that an earlier backward has used up."""
+    index = next((i for i in range(node.arity) if (node, i) in cotangents), 0)
+    name = _name_in_callers((node, index))
+    known = f"'{name}'" if name else "a tensor"
+    return (
+        f"backward: {known}, made by '{node.primitive.name}' in an earlier iteration, was kept, and "
+        "an earlier backward has released the graph behind it. If only its value should go on, "
+        f"detach it between iterations: {name or 'h'} = {name or 'h'}.detach(). To differentiate "
+        "the same graph twice, pass retain_graph=True to the first backward"
+    )
+
+
+def _name_in_callers(edge: Edge) -> str | None:
+    """What the calling program calls the tensor of an edge, if a local variable or self has it."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if not frame.f_code.co_filename.startswith(_PACKAGE):
+            for name, value in frame.f_locals.items():
+                held = {name: value}
+                if name == "self" and hasattr(value, "__dict__"):
+                    held = {f"self.{key}": item for key, item in vars(value).items()}
+                for label, item in held.items():
+                    parts = item if isinstance(item, tuple | list) else [item]
+                    for part in parts:
+                        if isinstance(part, Tensor) and part._edge == edge:
+                            return label
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+# --- anomalies -----------------------------------------------------------------------------------
+
+
+def _watch_forward(primitive: Primitive, arrays: list[Any], outputs: list[Any]) -> None:
+    if all(map(_finite, arrays)) and not all(map(_finite, outputs)):
+        raise RuntimeError(_anomaly("forward", primitive, arrays, outputs, _user_line()))
+
+
+def _watch_backward(node: Node, cotangents: dict[Edge, Any]) -> Any:
+    """Yield the node, and look whether its rules turned finite cotangents into something else."""
+    gs = [cotangents.get((node, index)) for index in range(node.arity)]
+    finite = all(_finite(g) for g in gs if g is not None)
+    yield node
+    made = [cotangents[edge] for edge in node.edges if edge is not None and edge in cotangents]
+    if finite and not all(map(_finite, made)):
+        values = list(node.inputs or ())
+        raise RuntimeError(_anomaly("backward", node.primitive, values, made, node.line))
+
+
+def _finite(value: Any) -> bool:
+    array = value.array if isinstance(value, Tensor) else value
+    if not hasattr(array, "dtype") or array.dtype.kind != "f":
+        return True
+    return bool(namespace(array).isfinite(array).all())
+
+
+def _anomaly(
+    direction: str, primitive: Primitive, operands: list[Any], made: list[Any], line: str | None
+) -> str:
+    arrays = [value.array if isinstance(value, Tensor) else value for value in made]
+    nan = any(bool(namespace(a).isnan(a).any()) for a in arrays if a.dtype.kind == "f")
+    shapes = ", ".join(describe(operand) for operand in operands)
+    where = line or "called before detect_anomaly was entered: run the forward pass inside it too"
+    return (
+        f"{direction} of {primitive.name}({shapes}) made the first {'NaN' if nan else 'Inf'} "
+        f"from finite values; {where}"
+    )
+
+
+def _user_line() -> str:
+    """The line of the program, outside this package, that is being executed."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    path, number = frame.f_code.co_filename, frame.f_lineno
+    return f"{path}:{number}: {linecache.getline(path, number).strip()}"
