@@ -1,6 +1,9 @@
-"""The gradients derived by hand, against slopes measured by complex step; then the graph against both."""
+"""The gradients derived by hand against measured slopes; the page that derives them; `verify`."""
 
+import doctest
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,9 +59,7 @@ def test_gradient_equals_complex_step(name, layers, directions, bias, proj):
     values = random_parameters(rng, cell, layers, directions, bias, proj)
     names = list(values)
     values["x"] = rng.normal(size=(T, B, D))
-    values |= zip(
-        cell.states, random_state(rng, cell, layers, directions, proj), strict=True
-    )
+    values |= zip(cell.states, random_state(rng, cell, layers, directions, proj), strict=True)
 
     def run(values):
         parameters = {name: values[name] for name in names}
@@ -79,7 +80,65 @@ def test_gradient_equals_complex_step(name, layers, directions, bias, proj):
     assert list(gradients) == names
     gradients |= {"x": dx} | dict(zip(cell.states, dstate_0, strict=True))
     for name, a in values.items():
-        # A hundred elements at most: in random directions of all signs, each with its own weight.
-        for v in rng.normal(size=(4, *a.shape)):
+        for v in rng.normal(size=(4, *a.shape)):  # no element of v is 0: none goes unmeasured
             measured = complex_step(lambda a, name=name: loss(values | {name: a}), a, v)
-            assert measured == pytest.approx((gradients[name] * v).sum(), rel=1e-10, abs=1e-11)
+            assert measured == pytest.approx(np.vdot(gradients[name], v), rel=1e-10, abs=1e-11)
+
+
+def test_complex_step_equals_differences():
+    """The instrument itself: the two ways of measuring a slope share nothing but the function."""
+    cell, rng = LSTM(), np.random.default_rng(1)
+    parameters, state = random_parameters(rng, cell, 2, 2, True), random_state(rng, cell, 2, 2)
+    x, v = rng.normal(size=(2, T, B, D))
+    f = lambda x: stacked.forward(cell, parameters, x, state)[0].sum()
+    assert complex_step(f, x, v) == pytest.approx(central_difference(f, x, v), rel=1e-8)
+
+
+def test_cross_entropy_equals_complex_step():
+    rng = np.random.default_rng(0)
+    logits, target = rng.normal(0, 3, (5, 7)), rng.integers(7, size=5)
+    dlogits = cross_entropy_vjp(logits, target)
+    for v in rng.normal(size=(4, 5, 7)):
+        measured = complex_step(lambda a: cross_entropy(a, target), logits, v)
+        assert measured == pytest.approx(np.vdot(dlogits, v), rel=1e-12)
+    assert np.allclose(dlogits.sum(axis=-1), 0)
+    surely_wrong = cross_entropy_vjp(np.array([[1000.0, -1000.0]]), np.array([1]))
+    assert surely_wrong.tolist() == [[1.0, -1.0]]  # no overflow, no saturation
+
+
+def test_no_weight_matrix_on_the_direct_path_of_the_cell_state():
+    """dc_0 = f^T dc_T however large W_hh is, as long as h does not reach the gates."""
+    H, T, f = 3, 50, 0.99
+    b = np.repeat([0.0, np.log(f / (1 - f)), 0.0, 0.0], H)  # sigmoid(b_f) = f
+    parameters = {
+        "weight_ih_l0": np.zeros((4 * H, 1)),
+        "weight_hh_l0": np.zeros((4 * H, H)),
+        "bias_ih_l0": b,
+        "bias_hh_l0": 0 * b,
+    }
+    zero, one = np.zeros((1, 1, H)), np.ones((1, 1, H))
+    y, _, saved = stacked.forward(LSTM(), parameters, np.zeros((T, 1, 1)), (zero, one))
+    _, _, (_, dc_0) = stacked.backward(LSTM(), parameters, saved, 0 * y, (zero, one))
+    assert dc_0 == pytest.approx(f**T, rel=1e-12)
+
+
+def test_parameters_without_a_first_layer():
+    with pytest.raises(ValueError, match="no weight_ih_l0 among"):
+        stacked.forward(RNN(), {"weight": np.zeros((1, 1))}, np.zeros((1, 1, 1)), ())
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "derivations.md"
+BLOCKS = re.findall(r'^```python title="([^"]+)"\n(.*?)^```', PAGE.read_text("utf-8"), re.M | re.S)
+
+
+def test_the_page_runs():
+    assert doctest.testfile(str(PAGE), module_relative=False, encoding="utf-8").failed == 0
+
+
+@pytest.mark.parametrize(("file", "block"), BLOCKS)
+def test_the_page_quotes_the_code(file, block):
+    """Every line quoted stands in the file it is said to be from, and in that order."""
+    source = PAGE.parents[1] / "tinygrad_rnn" / file
+    lines = iter([line.strip() for line in source.read_text("utf-8").splitlines()])
+    for quoted in block.splitlines():
+        assert quoted.strip() in lines, f"{file} has no line {quoted!r} after the ones before it"
