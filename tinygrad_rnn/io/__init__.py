@@ -1,5 +1,4 @@
-"""How are weights and whole runs written to disk and read back, without ever running code from a
-file?
+"""How are weights and whole runs written to disk and read back, never running code from a file?
 
 `save` and `load` keep tensors and plain Python structures in safetensors files, `save_npz` and
 `load_npz` in NumPy's own format, `save_checkpoint` and `load_checkpoint` everything a run needs

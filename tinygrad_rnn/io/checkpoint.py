@@ -1,5 +1,4 @@
-"""How does a stopped run continue as if it had not stopped? Everything it depends on is in one
-file.
+"""How does a stopped run continue as if it had not stopped? All it depends on is in one file.
 
 A checkpoint holds the model, the optimizer, the scheduler, the loader's position, the state of
 every random generator, and whatever else the caller adds (a carried state, a step number).
@@ -46,10 +45,11 @@ def save_checkpoint(
     """Write the whole run to `path`, which is replaced in one step or not at all.
 
     loader: a `DataLoader`, a `BPTTBatcher`, or anything else with a position to save.
-    extra: anything that `save` takes; `load_checkpoint` returns it. The states of three random
-    generators go with them: the package's default one, Python's `random` and NumPy's global one,
-    which a dataset may draw from. Generators that you made yourself belong into `extra`, except
-    the loader's own, which is saved with the loader.
+    extra: anything that `save` takes; `load_checkpoint` returns it.
+
+    The states of three random generators are added: the package's default one, Python's `random`
+    and NumPy's global one, which a dataset may draw from. The state of a generator that you made
+    yourself belongs into `extra`; the loader's own is saved with the loader.
     Raises as `save` does.
     """
     parts = _given(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
@@ -74,9 +74,9 @@ def load_checkpoint(
 ) -> Any:
     """Bring the given objects, and the random generators, to where they were; return `extra`.
 
-    Parts of the checkpoint for which no object is given are ignored: a model alone can be loaded
-    for sampling.
     rng: restore the random generators too.
+    Parts of the checkpoint for which no object is given are left alone: for sampling, load the
+    model only.
 
     Raises FileNotFoundError or FileFormatError as `load` does, FileFormatError also for a file
     that is no checkpoint, and RuntimeError if the checkpoint does not fit: another architecture,
@@ -85,7 +85,7 @@ def load_checkpoint(
     """
     checkpoint = load(path)
     where = f"load_checkpoint: {os.fspath(path)}"
-    if not isinstance(checkpoint, dict) or "checkpoint" not in checkpoint:
+    if not isinstance(checkpoint, dict) or not checkpoint.keys() >= {"checkpoint", "classes"}:
         raise FileFormatError(
             f"{where} is not a checkpoint; read weights with model.load_state_dict(load(path))"
         )

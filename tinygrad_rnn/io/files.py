@@ -81,8 +81,7 @@ def read(path: Path, operation: str) -> bytes:
 
 
 def foreign_kind(content: bytes) -> str | None:
-    """What a file of another format is, in words, told from its first bytes; None if they say
-    nothing.
+    """What a file of another format is, told in words from its first bytes; None if unknown.
 
     >>> foreign_kind(b"PK\\x03\\x04...")
     'a zip archive, such as an .npz file or a file of torch.save'

@@ -7,7 +7,6 @@ Only a flat dict of arrays fits, and nothing is pickled in either direction. For
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
@@ -21,12 +20,13 @@ from tinygrad_rnn.tensor import Tensor
 
 
 def save_npz(tensors: Mapping[str, Tensor | NDArray[Any]], path: Path) -> None:
-    """Write named Tensors or arrays to an .npz file, which replaces the one at `path` in one
-    step or not at all.
+    """Write named Tensors or arrays to an .npz file: `numpy.load(path)[name]` reads one.
 
-    The name is used as it is: no ".npz" is appended. `numpy.load(path)[name]` reads an array.
+    path: used as it is, no ".npz" is appended. The file is replaced in one step or not at all.
     Raises TypeError, before anything is written, if `tensors` holds anything else.
     """
+    import zipfile  # here, so that the package imports fast
+
     arrays = {}
     for name, tensor in tensors.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor | np.ndarray):
@@ -49,10 +49,10 @@ def load_npz(path: Path) -> dict[str, Tensor]:
     Raises FileNotFoundError, and FileFormatError, with the cause, for a file that is empty,
     damaged, of another format, or holds what only unpickling could read.
     """
+    import zipfile
+
     content = read(path, "load_npz")
-    if not content.startswith(
-        (b"PK\x03\x04", b"PK\x05\x06")
-    ):  # an entry, or the end of an empty archive
+    if not content.startswith(b"PK"):  # every zip archive does
         kind = foreign_kind(content) or "of an unknown format"
         raise FileFormatError(f"load_npz: {os.fspath(path)} is {kind}, not an .npz file")
     try:

@@ -17,7 +17,7 @@ import numpy as np
 
 from tinygrad_rnn import backend
 from tinygrad_rnn.io.files import FileFormatError, Path, foreign_kind, read, replacing
-from tinygrad_rnn.io.structure import Arrays, Description, pack, unpack
+from tinygrad_rnn.io.structure import STORABLE_DTYPES, Arrays, Description, pack, unpack
 from tinygrad_rnn.tensor import Tensor
 
 METADATA_KEY = "tinygrad_rnn"
@@ -26,8 +26,7 @@ LARGEST_HEADER = 100_000_000  # bytes; the safetensors library reads no larger o
 
 
 def save(obj: Any, path: Path) -> None:
-    """Write `obj` to a safetensors file, which replaces the one at `path` in one step or not at
-    all.
+    """Write `obj` to a safetensors file, replacing the one at `path` in one step or not at all.
 
     obj: Tensors, NumPy arrays and scalars, None, bools, ints, floats and strings, in dicts
         (keys: strings or ints), OrderedDicts, lists and tuples. Such a structure comes back from
@@ -45,20 +44,19 @@ def save(obj: Any, path: Path) -> None:
     >>> load(path)["history"]
     [(0, 0.5), (1, inf)]
     """
-    from safetensors.numpy import (
-        save as safetensors_bytes,
-    )  # here, so that the package imports fast
+    from safetensors.numpy import save as to_bytes  # here, so that the package imports fast
 
     if not isinstance(path, str | os.PathLike):
         raise TypeError(
             f"save: expected a file name, got {type(path).__name__}; use save(obj, path)"
         )
     arrays, description = pack(obj, "save")
-    if _is_flat(obj):
-        for _, leaf in description[type(obj).__name__]:
-            leaf["tensor"] = leaf.popitem()[1]
+    if _is_flat(obj):  # its arrays come back as Tensors too
+        for entry in description[type(obj).__name__]:
+            (name_in_file,) = entry[1].values()
+            entry[1] = {"tensor": name_in_file}
     text = json.dumps({"format": FORMAT_VERSION, "value": description}, allow_nan=False)
-    content = safetensors_bytes(arrays, metadata={METADATA_KEY: text})
+    content = to_bytes(arrays, metadata={METADATA_KEY: text})
     if _header_size(content) > LARGEST_HEADER:
         raise ValueError(
             f"save: {os.fspath(path)}: what is not an array takes {len(text)} bytes, more than a "
@@ -71,8 +69,7 @@ def save(obj: Any, path: Path) -> None:
 def load(
     path: Path, map_location: str | backend.device | None = None, *, weights_only: bool = True
 ) -> Any:
-    """The value that `save` wrote to `path`, or the dict of Tensors in another library's
-    safetensors file.
+    """The value that `save` wrote, or the dict of Tensors in another library's safetensors file.
 
     map_location: the device on which Tensors are put; the CPU if None, whatever device they came
         from.
@@ -125,14 +122,22 @@ def _parse(content: bytes, path: Path) -> tuple[Arrays, Description | None]:
         arrays = arrays_of(content)
         header = json.loads(content[8 : 8 + _header_size(content)])
         text = header.get("__metadata__", {}).get(METADATA_KEY)
-        return arrays, None if text is None else json.loads(text)
+        description = None if text is None else json.loads(text)
+    except KeyError as error:  # a dtype for which the library knows no NumPy type
+        raise _foreign_dtype(path, error.args[0]) from error
     except (SafetensorError, ValueError, RecursionError) as error:
         raise FileFormatError(f"load: {os.fspath(path)} {_defect(content, error)}") from error
-    except KeyError as error:
-        raise FileFormatError(
-            f"load: {os.fspath(path)} holds an array of dtype {error.args[0]}, which NumPy lacks; "
-            "convert the file to F32 first"
-        ) from error
+    for array in arrays.values():
+        if array.dtype not in STORABLE_DTYPES:
+            raise _foreign_dtype(path, array.dtype)
+    return arrays, description
+
+
+def _foreign_dtype(path: Path, dtype: Any) -> FileFormatError:
+    return FileFormatError(
+        f"load: {os.fspath(path)} holds an array of dtype {dtype}, which no Tensor has; "
+        "convert the file to F32 first"
+    )
 
 
 def _header_size(content: bytes) -> int:

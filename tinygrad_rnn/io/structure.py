@@ -23,9 +23,10 @@ Arrays: TypeAlias = dict[str, NDArray[Any]]
 #: None, bool, int, float, str and list stand for themselves; any other value is {kind: content}.
 Description: TypeAlias = Any
 
-DEEPEST = 100
-
 _DICTS: dict[str, type[dict[Any, Any]]] = {"dict": dict, "OrderedDict": OrderedDict}
+
+#: How many levels a structure may have; a limit, so that one that contains itself is noticed.
+DEEPEST = 100
 
 #: What NumPy and every version of the safetensors format have in common.
 STORABLE_DTYPES = frozenset(
@@ -98,27 +99,17 @@ def _describe(value: Any, path: tuple[Any, ...], arrays: Arrays, operation: str)
         return value if value.bit_length() <= 64 else {"int": hex(value)}
     if kind is float:
         return value if math.isfinite(value) else {"float": struct.pack(">d", value).hex()}
-    if kind is list:
-        return [
+    if kind in (list, tuple):
+        items = [
             _describe(item, (*path, index), arrays, operation) for index, item in enumerate(value)
         ]
-    if kind is tuple:
-        return {
-            "tuple": [
-                _describe(item, (*path, index), arrays, operation)
-                for index, item in enumerate(value)
-            ]
-        }
+        return items if kind is list else {"tuple": items}
     if kind in _DICTS.values():
-        return {
-            kind.__name__: [
-                [
-                    _describe_key(key, path, operation),
-                    _describe(item, (*path, key), arrays, operation),
-                ]
-                for key, item in value.items()
-            ]
-        }
+        pairs = [
+            [_describe_key(key, path, operation), _describe(item, (*path, key), arrays, operation)]
+            for key, item in value.items()
+        ]
+        return {kind.__name__: pairs}
     if isinstance(value, Tensor):
         return {"tensor": _add(value.array, path, arrays, operation)}
     if kind is np.ndarray:
@@ -147,9 +138,7 @@ def _add(array: Any, path: tuple[Any, ...], arrays: Arrays, operation: str) -> s
     wanted = ".".join(map(str, path)) or "value"
     wanted = wanted.encode("utf-8", "backslashreplace").decode("utf-8")
     name, number = wanted, 1
-    while (
-        name in arrays or name == "__metadata__"
-    ):  # the one name that safetensors keeps for itself
+    while name in arrays or name == "__metadata__":  # a name that safetensors keeps for itself
         number += 1
         name = f"{wanted}#{number}"
     host = backend.to_numpy(array)
