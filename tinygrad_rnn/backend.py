@@ -51,7 +51,7 @@ def is_array(value: Any) -> bool:
     return type(value) is np.ndarray or _library(type(value)) is not None
 
 
-class device:  # noqa: N801 - PyTorch's name
+class device:
     """Where an array lives: `device("cpu")`, `device("cuda")`, `device("cuda:1")`.
 
     >>> device("cuda:1").type, device("cuda:1").index
@@ -84,9 +84,7 @@ class device:  # noqa: N801 - PyTorch's name
     def __eq__(self, other: object) -> bool:
         if isinstance(other, str):
             other = device(other)
-        return (
-            isinstance(other, device) and (self.type, self.index) == (other.type, other.index)
-        )
+        return isinstance(other, device) and (self.type, self.index) == (other.type, other.index)
 
     def __hash__(self) -> int:
         return hash((self.type, self.index))
@@ -132,7 +130,9 @@ def _cupy() -> Any:
             f"device 'cuda' needs CuPy, which could not be imported ({error}); {install}"
         ) from error
     if not cupy.is_available():
-        raise RuntimeError("device 'cuda' was asked for, but CuPy finds no usable GPU on this machine")
+        raise RuntimeError(
+            "device 'cuda' was asked for, but CuPy finds no usable GPU on this machine"
+        )
     return cupy
 
 

@@ -315,7 +315,9 @@ def multinomial(
         raise RuntimeError(f"multinomial: expected 1 or 2 axes, got {describe(input)}")
     rows = weights if weights.ndim == 2 else weights[None]
     if not np.isfinite(rows).all() or (rows < 0).any() or (rows.sum(-1) <= 0).any():
-        raise RuntimeError("multinomial: weights must be finite and >= 0, with a positive sum a row")
+        raise RuntimeError(
+            "multinomial: weights must be finite and >= 0, with a positive sum a row"
+        )
     if num_samples <= 0:
         raise RuntimeError(f"multinomial: cannot draw {num_samples} samples")
     fewest = int((rows > 0).sum(-1).min()) if rows.size else math.inf

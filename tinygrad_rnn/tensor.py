@@ -1,280 +1,27 @@
-"""Tensor: an array that records how it was made, and backward, which walks that record.
+"""Tensor: an array that records what is computed from it, and backward from the result.
 
-A recorded result knows its `Node`: the primitive, where the operands came from, and the values that
-the rules will read. Nodes never point at Tensors that an operation made, only at arrays and at
-earlier nodes, so a graph has no reference cycles and dies as soon as nobody holds its end.
-Read `autodiff.py` (the chain rule) and `ops/primitive.py` (what a rule is) first.
+A recorded result knows its edge: the `Node` that made it (`graph.py`), and which output it is.
+Operations on Tensors all arrive in `Tensor.trace`; operators and methods are in
+`ops/operators.py`, and functions that make tensors from data in `creation.py`.
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
-import itertools
-import linecache
-import os
-import sys
-import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar, overload
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from tinygrad_rnn import backend, random
-from tinygrad_rnn.autodiff import Edge, backpropagate, paths
+from tinygrad_rnn.autodiff import Edge
 from tinygrad_rnn.backend import Array, DTypeLike, namespace
+from tinygrad_rnn.graph import Hooks, Node, RemovableHandle, pull_back, watch_forward, writes
+from tinygrad_rnn.modes import current, set_grad_enabled
 from tinygrad_rnn.ops.elementwise import cast
 from tinygrad_rnn.ops.operators import Operators
 from tinygrad_rnn.ops.primitive import Primitive, describe
 from tinygrad_rnn.random import Generator
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-_clock = itertools.count(1)  # orders nodes and writes: a later one has the larger number
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-
-
-# --- modes: whether operations are recorded, and whether they are watched ----------------------
-
-
-class _Mode(threading.local):
-    """Per thread, as in PyTorch: one thread's no_grad does not stop another's recording."""
-
-    recording = True
-    watching = False  # detect_anomaly
-
-
-_mode = _Mode()
-
-
-class set_grad_enabled:  # noqa: N801 - PyTorch's name
-    """Switch recording on or off: at once when called, and back again at the end of a `with`.
-
-    Also a decorator, of plain and of generator functions.
-    """
-
-    def __init__(self, mode: bool) -> None:
-        self._mode = bool(mode)
-        self._earlier = [_mode.recording]
-        _mode.recording = self._mode
-
-    def __enter__(self) -> None:
-        _mode.recording = self._mode
-
-    def __exit__(self, *exc_info: object) -> None:
-        _mode.recording = self._earlier[-1]
-
-    def __call__(self, function: F) -> F:
-        _mode.recording = self._earlier[-1]  # the decorated calls switch, the decoration does not
-        return _decorate(lambda: set_grad_enabled(self._mode), function)
-
-
-class _Recording:
-    """`no_grad` and `enable_grad`: recording off (or on) inside a `with` or a decorated function."""
-
-    _value: bool
-
-    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
-        """With a function (a decorator without parentheses), the decorated function."""
-        made = super().__new__(cls)
-        if function is None:
-            return made
-        made.__init__()  # type: ignore[misc]
-        return made(function)
-
-    def __init__(self, function: None = None) -> None:
-        self._earlier: list[bool] = []
-
-    def __enter__(self) -> None:
-        self._earlier.append(_mode.recording)
-        _mode.recording = self._value
-
-    def __exit__(self, *exc_info: object) -> None:
-        _mode.recording = self._earlier.pop()
-
-    def __call__(self, function: F) -> F:
-        return _decorate(type(self), function)
-
-
-class no_grad(_Recording):  # noqa: N801 - PyTorch's name
-    """Do not record: results do not require gradients. A context manager and a decorator."""
-
-    _value = False
-
-
-class enable_grad(_Recording):  # noqa: N801 - PyTorch's name
-    """Record again inside a no_grad. A context manager and a decorator."""
-
-    _value = True
-
-
-def _decorate(mode: Callable[[], Any], function: F) -> F:
-    if inspect.isgeneratorfunction(function):
-
-        @functools.wraps(function)
-        def stepwise(*args: Any, **kwargs: Any) -> Any:
-            """Hold the mode while the generator runs, not while its consumer does."""
-            with mode():
-                generator = function(*args, **kwargs)
-            answer = None
-            while True:
-                try:
-                    with mode():
-                        item = generator.send(answer)
-                except StopIteration as stop:
-                    return stop.value
-                answer = yield item
-
-        return stepwise  # type: ignore[return-value]
-
-    @functools.wraps(function)
-    def within(*args: Any, **kwargs: Any) -> Any:
-        with mode():
-            return function(*args, **kwargs)
-
-    return within  # type: ignore[return-value]
-
-
-def is_grad_enabled() -> bool:
-    """Whether operations on tensors that require gradients are being recorded, in this thread."""
-    return _mode.recording
-
-
-class detect_anomaly:  # noqa: N801 - PyTorch's name
-    """Stop at the first operation that makes NaN or Inf from finite values, forward or backward.
-
-    The RuntimeError names the operation, the shapes and dtypes of its operands, and the line
-    of the program that called it. Slower by one check per operation: for looking, not for training.
-
-    >>> import tinygrad_rnn as torch
-    >>> with torch.autograd.detect_anomaly():
-    ...     torch.log(torch.zeros(2))
-    Traceback (most recent call last):
-    ...
-    RuntimeError: forward of log((2,) float32) made the first -inf ...
-    """
-
-    def __init__(self, mode: bool = True) -> None:
-        self._mode = mode
-        self._earlier: list[bool] = []
-
-    def __enter__(self) -> None:
-        self._earlier.append(_mode.watching)
-        _mode.watching = self._mode
-
-    def __exit__(self, *exc_info: object) -> None:
-        _mode.watching = self._earlier.pop()
-
-
-# --- the record ----------------------------------------------------------------------------------
-
-
-class Node:
-    """One recorded operation.
-
-    inputs, outputs: the arrays that the primitive's rules will read; shapes for those they do not.
-    edges: where each input came from; None for an input that needs no gradient.
-    order: a creation counter; descending order is a reverse topological order.
-    line: the program's line that called the operation; known only under detect_anomaly.
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "arity",
-        "edges",
-        "hooks",
-        "inputs",
-        "line",
-        "order",
-        "outputs",
-        "params",
-        "primitive",
-    )
-
-    primitive: Primitive
-    inputs: Sequence[Any] | None  # None once backward has released the values
-    outputs: Sequence[Any]
-    params: dict[str, Any]
-    edges: Sequence[Edge | None]
-    arity: int
-    order: int
-    hooks: dict[int, dict[int, Callable[[Tensor], Any]]] | None
-    line: str | None
-
-    def __init__(
-        self,
-        primitive: Primitive,
-        inputs: Sequence[Any],
-        outputs: Sequence[Any],
-        params: dict[str, Any],
-        edges: Sequence[Edge | None],
-    ) -> None:
-        reads_outputs, reads_inputs = primitive.keeps(tuple([edge is not None for edge in edges]))
-        self.primitive = primitive
-        self.inputs = [
-            x if reads else getattr(x, "shape", ())
-            for x, reads in zip(inputs, reads_inputs, strict=True)
-        ]
-        self.outputs = outputs if reads_outputs else [y.shape for y in outputs]
-        self.params = params
-        self.edges = edges
-        self.arity = len(outputs)
-        self.order = next(_clock)
-        self.hooks = None
-        self.line = _user_line() if _mode.watching else None
-
-    def __repr__(self) -> str:
-        return f"<node {self.order}: {self.primitive.name}>"
-
-    def name(self) -> str:
-        """The primitive's name, for those who look at `grad_fn` as in PyTorch."""
-        return self.primitive.name
-
-    @property
-    def next_functions(self) -> tuple[tuple[Any, int], ...]:
-        """The edges to the inputs' nodes (a leaf tensor stands for itself)."""
-        return tuple(edge if edge is not None else (None, 0) for edge in self.edges)
-
-    def release(self) -> None:
-        """Forget the values, if there are any, and keep the place in the graph."""
-        if self.inputs is not None and any(
-            hasattr(value, "shape") for value in (*self.inputs, *self.outputs)
-        ):
-            self.inputs = None
-            self.outputs = ()
-
-
-class _Writes:
-    """When arrays were last written in place: what tells a stale value from a fresh one.
-
-    A write is remembered for the array that owns the memory, so it is seen through every view.
-    """
-
-    def __init__(self) -> None:
-        self.latest = 0
-        self._times: dict[int, tuple[int, str]] = {}
-
-    def note(self, array: Array, writer: str) -> None:
-        """Remember that `writer` changed the array's memory now."""
-        self.latest = next(_clock)
-        self._times[_owner(array)] = (self.latest, writer)
-
-    def since(self, order: int, array: Array) -> str | None:
-        """Who changed the array's memory after the node `order` was recorded, if anyone did."""
-        time, writer = self._times.get(_owner(array), (0, ""))
-        return writer if time > order else None
-
-
-def _owner(array: Array) -> int:
-    """The identity of the memory that an array is a view of."""
-    base = getattr(array, "base", None)
-    while base is not None:
-        array, base = base, getattr(base, "base", None)
-    return id(array)
-
-
-_writes = _Writes()
 
 
 class Tensor(Operators):
@@ -351,9 +98,9 @@ class Tensor(Operators):
             and _must_convert(outputs, arrays, edges)
         ):
             return primitive(*_in_one_dtype(args, arrays), **params)
-        if _mode.watching:
-            _watch_forward(primitive, arrays, outputs)
-        if needed and primitive.differentiable and _mode.recording:
+        if current.watching:
+            watch_forward(primitive, arrays, outputs)
+        if needed and primitive.differentiable and current.recording:
             node = Node(primitive, arrays, outputs, params, edges)
             made = [_wrap(output, (node, index)) for index, output in enumerate(outputs)]
         else:
@@ -575,13 +322,18 @@ class Tensor(Operators):
         if not self.requires_grad:
             raise RuntimeError("register_hook: this tensor does not require a gradient")
         if self._edge is None:
-            hooks = self.__dict__.setdefault("_hooks", {})
+            hooks = self.__dict__.setdefault("_leaf_hooks", {}).setdefault(0, {})
         else:
             node, index = self._edge
             if node.hooks is None:
                 node.hooks = {}
             hooks = node.hooks.setdefault(index, {})
         return RemovableHandle(hooks, hook)
+
+    @property
+    def leaf_hooks(self) -> dict[int, Hooks] | None:
+        """The hooks of a leaf, kept as a node keeps those of its outputs."""
+        return self.__dict__.get("_leaf_hooks")
 
     def _accumulate(self, g: Tensor) -> None:
         """Add to `.grad`, which keeps this tensor's dtype; never into memory that others see."""
@@ -597,18 +349,18 @@ class Tensor(Operators):
 
     def mark_written(self, writer: str = "an in-place operation") -> None:
         """Say that `.array` was written from outside, so that a stale value in backward is noticed."""
-        _writes.note(self.array, writer)
+        writes.note(self.array, writer)
 
     def in_place(self, name: str, write: Callable[[Any, Array], None]) -> Tensor:
         """Run `write(xp, array)`, which changes the values, if no recorded gradient forbids it."""
-        if self.requires_grad and _mode.recording:
+        if self.requires_grad and current.recording:
             kind = "a leaf that requires a gradient" if self.is_leaf else "part of a recorded graph"
             raise RuntimeError(
                 f"{name}: this tensor is {kind}; change it under no_grad(), or write "
                 "x = x + y instead of changing x in place"
             )
         write(namespace(self.array), self.array)
-        _writes.note(self.array, name)
+        writes.note(self.array, name)
         return self
 
     def _arithmetic(self, name: str, ufunc: str, other: Any) -> Tensor:
@@ -721,7 +473,7 @@ class Tensor(Operators):
         """Whether x += other must make a new node (the name x then means that) and not write."""
         recorded = not self.is_leaf and self.requires_grad
         wants = isinstance(other, Tensor) and other.requires_grad and not self.requires_grad
-        return _mode.recording and (recorded or wants)
+        return current.recording and (recorded or wants)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         """Write `value` at `index`.
@@ -731,7 +483,7 @@ class Tensor(Operators):
         """
         index = self._plain_index(index)
         wants_gradient = isinstance(value, Tensor) and value.requires_grad
-        if _mode.recording and (self.requires_grad or wants_gradient):
+        if current.recording and (self.requires_grad or wants_gradient):
             if self.is_leaf and self.requires_grad:
                 raise RuntimeError(
                     "setitem: this tensor is a leaf that requires a gradient; write under no_grad(), "
@@ -744,7 +496,7 @@ class Tensor(Operators):
             self.array[index] = value
         except (ValueError, IndexError, TypeError) as error:
             raise type(error)(f"setitem: {describe(self.array)}: {error}") from error
-        _writes.note(self.array, "assignment to an index")
+        writes.note(self.array, "assignment to an index")
 
     def _become(self, other: Tensor) -> None:
         """Turn into another recorded tensor: what was recorded with the old value keeps it."""
@@ -789,8 +541,7 @@ def _must_convert(outputs: list[Any], arrays: list[Any], edges: list[Edge | None
         return False
     dtype = outputs[0].dtype
     if any(
-        edge is not None and array.dtype != dtype
-        for array, edge in zip(arrays, edges, strict=True)
+        edge is not None and array.dtype != dtype for array, edge in zip(arrays, edges, strict=True)
     ):
         return True
     return dtype == _FLOAT64 and all(getattr(x, "dtype", None) != _FLOAT64 for x in arrays)
@@ -808,27 +559,6 @@ def _in_one_dtype(args: tuple[Any, ...], arrays: list[Any]) -> list[Any]:
     ]
 
 
-class RemovableHandle:
-    """What registering a hook returns; `remove()` takes the hook away again."""
-
-    _ids = itertools.count()
-
-    def __init__(self, hooks: dict[int, Any], hook: Callable[..., Any]) -> None:
-        self._hooks = hooks
-        self.id = next(self._ids)
-        hooks[self.id] = hook
-
-    def remove(self) -> None:
-        """Take the hook away; a second call does nothing."""
-        self._hooks.pop(self.id, None)
-
-    def __enter__(self) -> RemovableHandle:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.remove()
-
-
 # --- backward ------------------------------------------------------------------------------------
 
 
@@ -841,17 +571,21 @@ def backward(
 ) -> None:
     """Add the gradient of the tensors, summed, to `.grad` of the leaves. See `Tensor.backward`."""
     targets = None if inputs is None else _as_tuple(inputs)
-    edges = None if targets is None else [_edge_of(tensor, "backward") for tensor in targets]
-    cotangents = _cotangents(
-        _as_tuple(tensors), _as_tuple(grad_tensors), edges, retain_graph, create_graph, "backward"
+    wanted = None if targets is None else [_edge_of(tensor, "backward") for tensor in targets]
+    cotangents = pull_back(
+        _seeds(tensors, grad_tensors, "backward"),
+        None if wanted is None else set(wanted),
+        _wrap,
+        create_graph if retain_graph is None else retain_graph,
+        create_graph,
     )
-    if targets is not None and edges is not None:
-        for tensor, edge in zip(targets, edges, strict=True):
-            if edge in cotangents:
-                tensor._accumulate(cotangents[edge])
-        return
-    for (leaf, _), g in cotangents.items():
-        leaf._accumulate(g)
+    if targets is not None and wanted is not None:
+        receivers = [(tensor, edge) for tensor, edge in zip(targets, wanted, strict=True)]
+    else:
+        receivers = [(edge[0], edge) for edge in cotangents]
+    for tensor, edge in receivers:
+        if edge in cotangents:
+            tensor._accumulate(cotangents[edge])
 
 
 def grad(
@@ -872,8 +606,12 @@ def grad(
     """
     targets = _as_tuple(inputs)
     edges = [_edge_of(tensor, "grad") for tensor in targets]
-    cotangents = _cotangents(
-        _as_tuple(outputs), _as_tuple(grad_outputs), edges, retain_graph, create_graph, "grad"
+    cotangents = pull_back(
+        _seeds(outputs, grad_outputs, "grad"),
+        set(edges),
+        _wrap,
+        create_graph if retain_graph is None else retain_graph,
+        create_graph,
     )
     found: list[Tensor | None] = []
     for place, (tensor, edge) in enumerate(zip(targets, edges, strict=True)):
@@ -905,6 +643,20 @@ def _edge_of(tensor: Tensor, caller: str) -> Edge:
     return tensor._edge or (tensor, 0)
 
 
+def _seeds(tensors: Any, gradients: Any, caller: str) -> dict[Edge, Tensor]:
+    """The cotangents that backward starts from, by edge."""
+    roots, given = _as_tuple(tensors), _as_tuple(gradients)
+    if given == (None,):
+        given = (None,) * len(roots)
+    if len(given) != len(roots):
+        raise RuntimeError(f"{caller}: {len(roots)} tensors but {len(given)} gradients")
+    seeds: dict[Edge, Tensor] = {}
+    for root, gradient in zip(roots, given, strict=True):
+        edge, seed = _edge_of(root, caller), _seed(root, gradient, caller)
+        seeds[edge] = seeds[edge] + seed if edge in seeds else seed
+    return seeds
+
+
 def _seed(tensor: Tensor, gradient: Tensor | None, caller: str) -> Tensor:
     """The cotangent that backward starts from."""
     if gradient is None:
@@ -921,266 +673,3 @@ def _seed(tensor: Tensor, gradient: Tensor | None, caller: str) -> Tensor:
             f"{caller}: the gradient has shape {gradient.shape}, the tensor {tensor.shape}"
         )
     return gradient if gradient.dtype == tensor.dtype else gradient.to(tensor.dtype)
-
-
-def _cotangents(
-    roots: tuple[Tensor, ...],
-    gradients: tuple[Tensor | None, ...],
-    wanted: list[Edge] | None,
-    retain_graph: bool | None,
-    create_graph: bool,
-    caller: str,
-) -> dict[Edge, Tensor]:
-    """The cotangents of the wanted edges, or of all leaves: edge -> Tensor.
-
-    The rules see arrays and compute at NumPy's speed, or with create_graph see Tensors, and what
-    they compute is recorded.
-    """
-    if gradients == (None,):
-        gradients = (None,) * len(roots)
-    if len(gradients) != len(roots):
-        raise RuntimeError(f"{caller}: {len(roots)} tensors but {len(gradients)} gradients")
-    add = _add_recorded if create_graph else _Sums()
-    cotangents: dict[Edge, Any] = {}
-    for root, gradient in zip(roots, gradients, strict=True):
-        edge = _edge_of(root, caller)
-        seed = _seed(root, gradient, caller)
-        g = seed if create_graph else seed.array
-        cotangents[edge] = add(edge, cotangents[edge], g) if edge in cotangents else g
-    nodes = _newest_first(edge[0] for edge in cotangents)
-    if wanted is None:
-        walk = _Walk(nodes, cotangents, (), retain_graph, create_graph)
-        followed: Callable[[Node], Sequence[Edge | None]] = _all_edges
-    else:
-        leading = paths(nodes, set(wanted))
-        nodes = [node for node in nodes if node in leading]
-        walk = _Walk(nodes, cotangents, wanted, retain_graph, create_graph)
-        followed = leading.__getitem__
-    with set_grad_enabled(create_graph):
-        backpropagate(walk, cotangents, walk.values, add, followed)
-        return walk.collected(add)
-
-
-def _all_edges(node: Node) -> Sequence[Edge | None]:
-    return node.edges
-
-
-def _newest_first(sources: Iterable[Any]) -> list[Node]:
-    """Every node reachable from the sources, a later one before the earlier ones it was made from."""
-    stack = [source for source in sources if type(source) is Node]
-    seen = set(stack)
-    while stack:
-        for edge in stack.pop().edges:
-            if edge is not None and type(edge[0]) is Node and edge[0] not in seen:
-                seen.add(edge[0])
-                stack.append(edge[0])
-    return sorted(seen, key=_order, reverse=True)
-
-
-def _order(node: Node) -> int:
-    return node.order
-
-
-def _add_recorded(edge: Edge, earlier: Any, g: Any) -> Any:
-    return earlier + g
-
-
-class _Sums:
-    """Sums the cotangents of an edge; from the second sum on in place, in its own array."""
-
-    def __init__(self) -> None:
-        self.own: set[Edge] = set()
-
-    def __call__(self, edge: Edge, earlier: Any, g: Any) -> Any:
-        if edge in self.own:
-            earlier += g
-            return earlier
-        self.own.add(edge)
-        return earlier + g
-
-
-class _Walk:
-    """Visits nodes, newest first, and does around each what backward owes besides the chain rule.
-
-    Before a node's rules run: tensor hooks, and setting aside the cotangents that were asked for.
-    After: releasing the values it kept.
-    """
-
-    def __init__(
-        self,
-        nodes: list[Node],
-        cotangents: dict[Edge, Any],
-        wanted: Sequence[Edge],
-        retain_graph: bool | None,
-        create_graph: bool,
-    ) -> None:
-        self.nodes = nodes
-        self.cotangents = cotangents
-        self.wanted = set(wanted)
-        self.aside: dict[Edge, Any] = {}
-        self.retain = create_graph if retain_graph is None else retain_graph
-        self.values = _values_as_tensors if create_graph else _values_as_arrays
-
-    def __iter__(self) -> Any:
-        cotangents, wanted = self.cotangents, self.wanted
-        for node in self.nodes:
-            if node.inputs is None:
-                raise RuntimeError(_released(node, cotangents))
-            if node.hooks is not None:
-                for index, hooks in node.hooks.items():
-                    if (node, index) in cotangents:
-                        edge = (node, index)
-                        cotangents[edge] = _run_hooks(hooks, cotangents[edge])
-            if wanted:
-                for index in range(node.arity):
-                    if (node, index) in wanted and (node, index) in cotangents:
-                        self.aside[node, index] = cotangents[node, index]
-            if _mode.watching:
-                yield from _watch_backward(node, cotangents)
-            else:
-                yield node
-            if not self.retain:
-                node.release()
-
-    def collected(self, add: Any) -> dict[Edge, Tensor]:
-        """The cotangents asked for (of all leaves if none were), as Tensors with memory of their own."""
-        results: dict[Edge, Tensor] = {}
-        own = getattr(add, "own", ())
-        for edge, g in (self.cotangents | self.aside).items():
-            source, index = edge
-            hooks = source.__dict__.get("_hooks") if isinstance(source, Tensor) else None
-            if isinstance(source, Node) and source.hooks and edge not in self.aside:
-                hooks = source.hooks.get(index)  # asked for, and not passed on the way
-            if hooks:
-                g = _run_hooks(hooks, g)
-            if self.wanted and edge not in self.wanted:
-                continue
-            if not isinstance(g, Tensor):
-                g = _wrap(g if edge in own else _as_array(g).copy(), None)
-            results[edge] = g
-        return results
-
-
-def _run_hooks(hooks: dict[int, Callable[[Tensor], Any]], g: Any) -> Any:
-    """The cotangent after the hooks, of the kind it came as."""
-    seen = g if isinstance(g, Tensor) else _wrap(g, None)
-    for hook in list(hooks.values()):
-        replaced = hook(seen)
-        if replaced is not None:
-            seen = replaced
-    return seen if isinstance(g, Tensor) else seen.array
-
-
-def _values_as_arrays(node: Node) -> tuple[Any, Any]:
-    if node.order < _writes.latest:
-        _refuse_stale(node)
-    return node.outputs, node.inputs
-
-
-def _values_as_tensors(node: Node) -> tuple[Any, Any]:
-    """The values that the rules read as Tensors in their place in the graph."""
-    if node.order < _writes.latest:
-        _refuse_stale(node)
-    outputs = [
-        y if type(y) is tuple else _wrap(y, (node, index)) for index, y in enumerate(node.outputs)
-    ]
-    inputs = [
-        x if edge is None or type(x) is tuple else _wrap(x, edge)
-        for x, edge in zip(node.inputs or (), node.edges, strict=True)
-    ]
-    return outputs, inputs
-
-
-def _refuse_stale(node: Node) -> None:
-    """Raise if an array that the node's rules read was written after the node was recorded."""
-    for kind, values in (("operand", node.inputs or ()), ("result", node.outputs)):
-        for place, value in enumerate(values):
-            if type(value) is tuple or not backend.is_array(value):
-                continue
-            writer = _writes.since(node.order, value)
-            if writer is not None:
-                raise RuntimeError(
-                    f"backward: {kind} {place} of '{node.primitive.name}', {describe(value)}, was "
-                    f"changed by {writer} after it was used, and its old value is needed. Call "
-                    "backward before changing it; or, if a state was kept across an optimizer "
-                    "step, detach it: h = h.detach()"
-                )
-
-
-def _released(node: Node, cotangents: dict[Edge, Any]) -> str:
-    """The message for a graph that an earlier backward has used up."""
-    index = next((i for i in range(node.arity) if (node, i) in cotangents), 0)
-    name = _name_in_callers((node, index))
-    known = f"'{name}'" if name else "a tensor"
-    return (
-        f"backward: {known}, made by '{node.primitive.name}' in an earlier iteration, was kept, and "
-        "an earlier backward has released the graph behind it. If only its value should go on, "
-        f"detach it between iterations: {name or 'h'} = {name or 'h'}.detach(). To differentiate "
-        "the same graph twice, pass retain_graph=True to the first backward"
-    )
-
-
-def _name_in_callers(edge: Edge) -> str | None:
-    """What the calling program calls the tensor of an edge, if a local variable or self has it."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        if not frame.f_code.co_filename.startswith(_PACKAGE):
-            for name, value in frame.f_locals.items():
-                held = {name: value}
-                if name == "self" and hasattr(value, "__dict__"):
-                    held = {f"self.{key}": item for key, item in vars(value).items()}
-                for label, item in held.items():
-                    parts = item if isinstance(item, tuple | list) else [item]
-                    for part in parts:
-                        if isinstance(part, Tensor) and part._edge == edge:
-                            return label
-        frame = frame.f_back  # type: ignore[assignment]
-    return None
-
-
-# --- anomalies -----------------------------------------------------------------------------------
-
-
-def _watch_forward(primitive: Primitive, arrays: list[Any], outputs: list[Any]) -> None:
-    if all(map(_finite, arrays)) and not all(map(_finite, outputs)):
-        raise RuntimeError(_anomaly("forward", primitive, arrays, outputs, _user_line()))
-
-
-def _watch_backward(node: Node, cotangents: dict[Edge, Any]) -> Any:
-    """Yield the node, and look whether its rules turned finite cotangents into something else."""
-    gs = [cotangents.get((node, index)) for index in range(node.arity)]
-    finite = all(_finite(g) for g in gs if g is not None)
-    yield node
-    made = [cotangents[edge] for edge in node.edges if edge is not None and edge in cotangents]
-    if finite and not all(map(_finite, made)):
-        values = list(node.inputs or ())
-        raise RuntimeError(_anomaly("backward", node.primitive, values, made, node.line))
-
-
-def _finite(value: Any) -> bool:
-    array = value.array if isinstance(value, Tensor) else value
-    if not hasattr(array, "dtype") or array.dtype.kind != "f":
-        return True
-    return bool(namespace(array).isfinite(array).all())
-
-
-def _anomaly(
-    direction: str, primitive: Primitive, operands: list[Any], made: list[Any], line: str | None
-) -> str:
-    arrays = [value.array if isinstance(value, Tensor) else value for value in made]
-    nan = any(bool(namespace(a).isnan(a).any()) for a in arrays if a.dtype.kind == "f")
-    shapes = ", ".join(describe(operand) for operand in operands)
-    where = line or "called before detect_anomaly was entered: run the forward pass inside it too"
-    return (
-        f"{direction} of {primitive.name}({shapes}) made the first {'NaN' if nan else 'Inf'} "
-        f"from finite values; {where}"
-    )
-
-
-def _user_line() -> str:
-    """The line of the program, outside this package, that is being executed."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
-    path, number = frame.f_code.co_filename, frame.f_lineno
-    return f"{path}:{number}: {linecache.getline(path, number).strip()}"

@@ -29,9 +29,7 @@ class Matmul(Primitive):
             hint = ""
             if a[-1] == b[-1]:
                 hint = f"; the second operand is stored {b[-2:]}: did you forget .T?"
-            return ValueError(
-                f"matmul: {a} @ {b}: inner sizes differ ({a[-1]}, {b[-2]}){hint}"
-            )
+            return ValueError(f"matmul: {a} @ {b}: inner sizes differ ({a[-1]}, {b[-2]}){hint}")
         return super().explain(error, arrays)
 
 

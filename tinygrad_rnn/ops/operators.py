@@ -345,7 +345,9 @@ class Operators(Tracer):
     def dot(self: T, other: Any) -> T:
         """The inner product of two vectors."""
         if self.ndim != 1 or other.ndim != 1:
-            raise RuntimeError(f"dot: expected two vectors, got {describe(self)}, {describe(other)}")
+            raise RuntimeError(
+                f"dot: expected two vectors, got {describe(self)}, {describe(other)}"
+            )
         return matmul(self, other)
 
     def outer(self: T, other: Any) -> T:
@@ -730,7 +732,9 @@ class Operators(Tracer):
         """y[…, k, …] = x[…, index[…, k, …], …] along an axis; index has as many axes as x."""
         axis = from_end(dim, self.ndim)
         if index.ndim != self.ndim:
-            raise RuntimeError(f"gather: {describe(self)} and index {describe(index)} differ in axes")
+            raise RuntimeError(
+                f"gather: {describe(self)} and index {describe(index)} differ in axes"
+            )
         x = self
         for k in range(-self.ndim, 0):
             if k != axis and index.shape[k] != x.shape[k]:

@@ -82,7 +82,9 @@ def _logsumexp(xp: Any, x: Any, *, axes: tuple[int, ...], keepdims: bool) -> Any
     total = xp.sum(xp.exp(x - top), axis=axes, keepdims=True)
     empty = total == 0
     y = xp.where(empty, -math.inf, xp.log(total + empty)) + top
-    return y if keepdims else y.reshape([n for k, n in enumerate(x.shape) if k - x.ndim not in axes])
+    return (
+        y if keepdims else y.reshape([n for k, n in enumerate(x.shape) if k - x.ndim not in axes])
+    )
 
 
 def _logsumexp_rule(g: Any, y: Any, x: Any, *, axes: tuple[int, ...], keepdims: bool) -> Any:
@@ -98,9 +100,7 @@ logsumexp = Primitive("logsumexp", _logsumexp, _logsumexp_rule)
 cumsum = Primitive(
     "cumsum",
     lambda xp, x, *, axis: xp.cumsum(x, axis=axis),
-    lambda g, _y, _x, *, axis: flip(
-        cumsum(flip(g, axes=(axis,)), axis=axis), axes=(axis,)
-    ),
+    lambda g, _y, _x, *, axis: flip(cumsum(flip(g, axes=(axis,)), axis=axis), axes=(axis,)),
 )
 
 # Positions are not differentiable; the values at them are, through `indexing.gather`.
@@ -117,9 +117,5 @@ def _argsort(xp: Any, x: Any, *, axis: int, descending: bool) -> Any:
 
 
 argsort = Primitive("argsort", _argsort)
-any = Primitive(
-    "any", lambda xp, x, *, axes, keepdims: xp.any(x, axis=axes, keepdims=keepdims)
-)
-all = Primitive(
-    "all", lambda xp, x, *, axes, keepdims: xp.all(x, axis=axes, keepdims=keepdims)
-)
+any = Primitive("any", lambda xp, x, *, axes, keepdims: xp.any(x, axis=axes, keepdims=keepdims))
+all = Primitive("all", lambda xp, x, *, axes, keepdims: xp.all(x, axis=axes, keepdims=keepdims))

@@ -116,13 +116,9 @@ def _unpad(xp: Any, x: Any, *, widths: tuple[tuple[int, int], ...]) -> Any:
 
 
 #: y = x with `value` put before and after it along its last len(widths) axes.
-pad = Primitive(
-    "pad", _pad, lambda g, _y, _x, *, widths, value: unpad(g, widths=widths)
-)
+pad = Primitive("pad", _pad, lambda g, _y, _x, *, widths, value: unpad(g, widths=widths))
 #: y = x without the margins that `pad` puts.
-unpad = Primitive(
-    "unpad", _unpad, lambda g, _y, _x, *, widths: pad(g, widths=widths, value=0)
-)
+unpad = Primitive("unpad", _unpad, lambda g, _y, _x, *, widths: pad(g, widths=widths, value=0))
 
 
 def permutation(ndim: int, *axes: int) -> tuple[int, ...]:

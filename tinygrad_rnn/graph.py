@@ -1,0 +1,405 @@
+"""The record of what was computed, and the walk back through it.
+
+A `Node` is one recorded operation: the primitive, where its operands came from, and the values its
+rules will read. Nodes point at arrays and at earlier nodes, never at the Tensors that operations
+made, so a graph has no reference cycles and dies as soon as nobody holds its end.
+Read `autodiff.py` (the chain rule) and `ops/primitive.py` (what a rule is) first; `tensor.py` next.
+"""
+
+from __future__ import annotations
+
+import itertools
+import linecache
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
+from typing import Any, TypeAlias
+
+from tinygrad_rnn import backend
+from tinygrad_rnn.autodiff import Edge, backpropagate, paths
+from tinygrad_rnn.backend import Array, namespace
+from tinygrad_rnn.modes import current, set_grad_enabled
+from tinygrad_rnn.ops.primitive import Primitive, describe
+
+#: The hooks of one tensor, in the order of registration.
+Hooks: TypeAlias = dict[int, Callable[[Any], Any]]
+
+_clock = itertools.count(1)  # orders nodes and writes: a later one has the larger number
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+class Node:
+    """One recorded operation.
+
+    inputs, outputs: the arrays that the primitive's rules will read; shapes for those they do not.
+    edges: where each input came from; None for an input that needs no gradient.
+    order: a creation counter; descending order is a reverse topological order.
+    line: the program's line that called the operation; known only under detect_anomaly.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "arity",
+        "edges",
+        "hooks",
+        "inputs",
+        "line",
+        "order",
+        "outputs",
+        "params",
+        "primitive",
+    )
+
+    primitive: Primitive
+    inputs: Sequence[Any] | None  # None once backward has released the values
+    outputs: Sequence[Any]
+    params: dict[str, Any]
+    edges: Sequence[Edge | None]
+    arity: int
+    order: int
+    hooks: dict[int, Hooks] | None  # by output
+    line: str | None
+
+    def __init__(
+        self,
+        primitive: Primitive,
+        inputs: Sequence[Any],
+        outputs: Sequence[Any],
+        params: dict[str, Any],
+        edges: Sequence[Edge | None],
+    ) -> None:
+        reads_outputs, reads_inputs = primitive.keeps(tuple([edge is not None for edge in edges]))
+        self.primitive = primitive
+        self.inputs = [
+            x if reads else getattr(x, "shape", ())
+            for x, reads in zip(inputs, reads_inputs, strict=True)
+        ]
+        self.outputs = outputs if reads_outputs else [y.shape for y in outputs]
+        self.params = params
+        self.edges = edges
+        self.arity = len(outputs)
+        self.order = next(_clock)
+        self.hooks = None
+        self.line = user_line() if current.watching else None
+
+    def __repr__(self) -> str:
+        return f"<node {self.order}: {self.primitive.name}>"
+
+    def name(self) -> str:
+        """The primitive's name, for those who look at `grad_fn` as in PyTorch."""
+        return self.primitive.name
+
+    @property
+    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+        """The edges to the inputs' nodes (a leaf tensor stands for itself)."""
+        return tuple(edge if edge is not None else (None, 0) for edge in self.edges)
+
+    def release(self) -> None:
+        """Forget the values, if there are any, and keep the place in the graph."""
+        if self.inputs is not None and any(
+            hasattr(value, "shape") for value in (*self.inputs, *self.outputs)
+        ):
+            self.inputs = None
+            self.outputs = [getattr(value, "shape", value) for value in self.outputs]
+
+
+class _Writes:
+    """When arrays were last written in place: what tells a stale value from a fresh one.
+
+    A write is remembered for the array that owns the memory, so it is seen through every view.
+    """
+
+    def __init__(self) -> None:
+        self.latest = 0
+        self._times: dict[int, tuple[int, str]] = {}
+
+    def note(self, array: Array, writer: str) -> None:
+        """Remember that `writer` changed the array's memory now."""
+        self.latest = next(_clock)
+        self._times[_owner(array)] = (self.latest, writer)
+
+    def since(self, order: int, array: Array) -> str | None:
+        """Who changed the array's memory after the node `order` was recorded, if anyone did."""
+        time, writer = self._times.get(_owner(array), (0, ""))
+        return writer if time > order else None
+
+
+def _owner(array: Array) -> int:
+    """The identity of the memory that an array is a view of."""
+    base = getattr(array, "base", None)
+    while base is not None:
+        array, base = base, getattr(base, "base", None)
+    return id(array)
+
+
+writes = _Writes()
+
+
+class RemovableHandle:
+    """What registering a hook returns; `remove()` takes the hook away again."""
+
+    _ids = itertools.count()
+
+    def __init__(self, hooks: Hooks, hook: Callable[..., Any]) -> None:
+        self._hooks = hooks
+        self.id = next(self._ids)
+        hooks[self.id] = hook
+
+    def remove(self) -> None:
+        """Take the hook away; a second call does nothing."""
+        self._hooks.pop(self.id, None)
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.remove()
+
+
+def pull_back(
+    seeds: dict[Edge, Any],
+    wanted: set[Edge] | None,
+    wrap: Callable[[Array, Edge | None], Any],
+    retain_graph: bool,
+    create_graph: bool,
+) -> dict[Edge, Any]:
+    """From the roots' cotangents to those of the wanted edges, or of all leaves; Tensors.
+
+    wrap: makes a Tensor of an array and its edge.
+    The rules see arrays and compute at NumPy's speed, or with create_graph see Tensors, and what
+    they compute is recorded.
+    """
+    walk = _Walk(seeds, wanted, wrap, retain_graph, create_graph)
+    with set_grad_enabled(create_graph):
+        backpropagate(walk, walk.cotangents, walk.values, walk.add, walk.followed)
+        return walk.results()
+
+
+class _Walk:
+    """Visits nodes, newest first, and does around each what backward owes besides the chain rule.
+
+    Before a node's rules run: tensor hooks, and setting aside the cotangents that were asked for.
+    After: releasing the values it kept.
+    """
+
+    def __init__(
+        self,
+        seeds: dict[Edge, Any],
+        wanted: set[Edge] | None,
+        wrap: Callable[[Array, Edge | None], Any],
+        retain_graph: bool,
+        create_graph: bool,
+    ) -> None:
+        self.cotangents = {
+            edge: seed if create_graph else seed.array for edge, seed in seeds.items()
+        }
+        self.nodes = _newest_first(edge[0] for edge in seeds)
+        self.wanted = wanted
+        self.leading: dict[Node, tuple[Edge | None, ...]] = {}
+        if wanted is not None:
+            self.leading = paths(self.nodes, wanted)
+            self.nodes = [node for node in self.nodes if node in self.leading]
+        self.wrap = wrap
+        self.retain_graph, self.create_graph = retain_graph, create_graph
+        self.aside: dict[Edge, Any] = {}
+        self.own: set[Edge] = set()  # edges whose cotangent is a sum in an array of its own
+
+    def __iter__(self) -> Iterator[Node]:
+        cotangents = self.cotangents
+        for node in self.nodes:
+            if node.inputs is None:
+                raise RuntimeError(_released(node, cotangents))
+            if node.hooks is not None or self.wanted:
+                self._meet(node)
+            if current.watching:
+                yield from _watch_backward(node, cotangents)
+            else:
+                yield node
+            if not self.retain_graph:
+                node.release()
+
+    def _meet(self, node: Node) -> None:
+        """Run the hooks on a node's cotangents, and set those aside that were asked for."""
+        for index in range(node.arity):
+            edge = (node, index)
+            if edge not in self.cotangents:
+                continue
+            if node.hooks is not None:
+                self.cotangents[edge] = self._hooked(node.hooks.get(index), self.cotangents[edge])
+            if self.wanted and edge in self.wanted:
+                self.aside[edge] = self.cotangents[edge]
+
+    def _hooked(self, hooks: Hooks | None, g: Any) -> Any:
+        """The cotangent after the hooks, of the kind it came as."""
+        if not hooks:
+            return g
+        tensor = g if self.create_graph else self.wrap(g, None)
+        for hook in list(hooks.values()):
+            replaced = hook(tensor)
+            tensor = tensor if replaced is None else replaced
+        return tensor if self.create_graph else tensor.array
+
+    def followed(self, node: Node) -> Sequence[Edge | None]:
+        """The node's edges that lead to something wanted."""
+        return node.edges if self.wanted is None else self.leading[node]
+
+    def add(self, edge: Edge, earlier: Any, g: Any) -> Any:
+        """The sum of two cotangents; from the second sum of an edge on in place, if of arrays."""
+        if self.create_graph:
+            return earlier + g
+        if edge in self.own:
+            earlier += g
+            return earlier
+        self.own.add(edge)
+        return earlier + g
+
+    def values(self, node: Node) -> tuple[Sequence[Any], Sequence[Any]]:
+        """(outputs, inputs) as the rules shall see them: arrays, or Tensors in their place."""
+        assert node.inputs is not None  # __iter__ has looked
+        if node.order < writes.latest:
+            _refuse_stale(node)
+        if not self.create_graph:
+            return node.outputs, node.inputs
+        outputs = [
+            y if type(y) is tuple else self.wrap(y, (node, index))
+            for index, y in enumerate(node.outputs)
+        ]
+        inputs = [
+            x if edge is None or type(x) is tuple else self.wrap(x, edge)
+            for x, edge in zip(node.inputs, node.edges, strict=True)
+        ]
+        return outputs, inputs
+
+    def results(self) -> dict[Edge, Any]:
+        """The cotangents asked for (of all leaves if none were), in memory of their own."""
+        results: dict[Edge, Any] = {}
+        for edge, g in (self.cotangents | self.aside).items():
+            if self.wanted is not None and edge not in self.wanted:
+                continue
+            if edge not in self.aside:  # its hooks were not met on the way
+                source, index = edge
+                hooks = source.hooks if isinstance(source, Node) else source.leaf_hooks
+                g = self._hooked(hooks.get(index) if hooks else None, g)
+            if not self.create_graph:
+                g = self.wrap(g if edge in self.own else namespace(g).array(g), None)
+            results[edge] = g
+        return results
+
+
+def _newest_first(sources: Iterable[Any]) -> list[Node]:
+    """Every node reachable from the sources, a later one before the earlier ones it was made from."""
+    stack = [source for source in sources if type(source) is Node]
+    seen = set(stack)
+    while stack:
+        for edge in stack.pop().edges:
+            if edge is not None and type(edge[0]) is Node and edge[0] not in seen:
+                seen.add(edge[0])
+                stack.append(edge[0])
+    return sorted(seen, key=attrgetter("order"), reverse=True)
+
+
+def _refuse_stale(node: Node) -> None:
+    """Raise if an array that the node's rules read was written after the node was recorded."""
+    for kind, values in (("operand", node.inputs or ()), ("result", node.outputs)):
+        for place, value in enumerate(values):
+            if type(value) is tuple or not backend.is_array(value):
+                continue
+            writer = writes.since(node.order, value)
+            if writer is not None:
+                raise RuntimeError(
+                    f"backward: {kind} {place} of '{node.primitive.name}', {describe(value)}, was "
+                    f"changed by {writer} after it was used, and its old value is needed. Call "
+                    "backward before changing it; or, if a state was kept across an optimizer "
+                    "step, detach it: h = h.detach()"
+                )
+
+
+def _released(node: Node, cotangents: dict[Edge, Any]) -> str:
+    """The message for a graph that an earlier backward has used up."""
+    index = next((i for i in range(node.arity) if (node, i) in cotangents), 0)
+    name = _name_in_callers((node, index))
+    known = f"the earlier value of '{name}'" if name else f"a tensor of shape {node.outputs[index]}"
+    state = name or "h"
+    return (
+        f"backward: {known}, made by '{node.primitive.name}' in an earlier iteration, was used again, "
+        "but an earlier backward has released the graph behind it. If only the value should go on, "
+        f"detach it between iterations: {state} = {state}.detach(). To differentiate the same graph "
+        "twice, pass retain_graph=True to the first backward"
+    )
+
+
+def _name_in_callers(edge: Edge) -> str | None:
+    """What the calling program calls the tensor of an edge.
+
+    That is a local variable or attribute of self that holds it; or, where a loop has given the name
+    to a newer tensor (`y, h = cell(x, h)`), one of the same shape that was computed from it.
+    """
+    node, index = edge
+    shape, newer = node.outputs[index], None
+    for name, tensor in _tensors_of_callers():
+        if tensor._edge == edge:
+            return name
+        if newer is None and tensor._edge is not None and tensor.shape == shape:
+            newer = name if node in _newest_first([tensor._edge[0]]) else None
+    return newer
+
+
+def _tensors_of_callers() -> Iterator[tuple[str, Any]]:
+    """The names and tensors in the calling functions outside this package, innermost first."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if not frame.f_code.co_filename.startswith(_PACKAGE):
+            held = dict(frame.f_locals)
+            for key, value in getattr(held.get("self"), "__dict__", {}).items():
+                held[f"self.{key}"] = value
+            for name, value in held.items():
+                for part in value if isinstance(value, tuple | list) else (value,):
+                    if hasattr(part, "_edge"):
+                        yield name, part
+        frame = frame.f_back  # type: ignore[assignment]
+
+
+def watch_forward(primitive: Primitive, arrays: list[Any], outputs: list[Any]) -> None:
+    if all(map(_finite, arrays)) and not all(map(_finite, outputs)):
+        raise RuntimeError(_anomaly("forward", primitive, arrays, outputs, user_line()))
+
+
+def _watch_backward(node: Node, cotangents: dict[Edge, Any]) -> Any:
+    """Yield the node, and look whether its rules turned finite cotangents into something else."""
+    gs = [cotangents.get((node, index)) for index in range(node.arity)]
+    finite = all(_finite(g) for g in gs if g is not None)
+    yield node
+    made = [cotangents[edge] for edge in node.edges if edge is not None and edge in cotangents]
+    if finite and not all(map(_finite, made)):
+        values = list(node.inputs or ())
+        raise RuntimeError(_anomaly("backward", node.primitive, values, made, node.line))
+
+
+def _finite(value: Any) -> bool:
+    array = getattr(value, "array", value)
+    if not hasattr(array, "dtype") or array.dtype.kind != "f":
+        return True
+    return bool(namespace(array).isfinite(array).all())
+
+
+def _anomaly(
+    direction: str, primitive: Primitive, operands: list[Any], made: list[Any], line: str | None
+) -> str:
+    arrays = [getattr(value, "array", value) for value in made]
+    nan = any(bool(namespace(a).isnan(a).any()) for a in arrays if a.dtype.kind == "f")
+    shapes = ", ".join(describe(operand) for operand in operands)
+    where = line or "called before detect_anomaly was entered: run the forward pass inside it too"
+    return (
+        f"{direction} of {primitive.name}({shapes}) made the first {'NaN' if nan else 'Inf'} "
+        f"from finite values; {where}"
+    )
+
+
+def user_line() -> str:
+    """The line of the program, outside this package, that is being executed."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    path, number = frame.f_code.co_filename, frame.f_lineno
+    return f"{path}:{number}: {linecache.getline(path, number).strip()}"

@@ -1,0 +1,144 @@
+"""Modes: whether operations are being recorded, and whether they are watched for NaN.
+
+Each thread has its own, as in PyTorch: one thread's no_grad does not stop another's recording.
+What recording is stands in `graph.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Mode(threading.local):
+    """This thread's modes."""
+
+    recording = True  # no_grad, enable_grad, set_grad_enabled
+    watching = False  # detect_anomaly
+
+
+current = _Mode()
+
+
+class set_grad_enabled:
+    """Switch recording on or off: at once when called, and back again at the end of a `with`.
+
+    Also a decorator, of plain and of generator functions.
+    """
+
+    def __init__(self, mode: bool) -> None:
+        self._value = bool(mode)
+        self._earlier = [current.recording]
+        current.recording = self._value
+
+    def __enter__(self) -> None:
+        current.recording = self._value
+
+    def __exit__(self, *exc_info: object) -> None:
+        current.recording = self._earlier[-1]
+
+    def __call__(self, function: F) -> F:
+        current.recording = self._earlier[-1]  # the decorated calls switch, the decoration does not
+        return _decorate(lambda: set_grad_enabled(self._value), function)
+
+
+class _Recording:
+    """`no_grad` and `enable_grad`: recording off (or on) inside a `with` or a decorated function."""
+
+    _value: bool
+
+    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+        """With a function (a decorator without parentheses), the decorated function."""
+        made = super().__new__(cls)
+        if function is None:
+            return made
+        made.__init__()  # type: ignore[misc]
+        return made(function)
+
+    def __init__(self, function: None = None) -> None:
+        self._earlier: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._earlier.append(current.recording)
+        current.recording = self._value
+
+    def __exit__(self, *exc_info: object) -> None:
+        current.recording = self._earlier.pop()
+
+    def __call__(self, function: F) -> F:
+        return _decorate(type(self), function)
+
+
+class no_grad(_Recording):
+    """Do not record: results do not require gradients. A context manager and a decorator."""
+
+    _value = False
+
+
+class enable_grad(_Recording):
+    """Record again inside a no_grad. A context manager and a decorator."""
+
+    _value = True
+
+
+def _decorate(mode: Callable[[], Any], function: F) -> F:
+    if inspect.isgeneratorfunction(function):
+
+        @functools.wraps(function)
+        def stepwise(*args: Any, **kwargs: Any) -> Any:
+            """Hold the mode while the generator runs, not while its consumer does."""
+            with mode():
+                generator = function(*args, **kwargs)
+            answer = None
+            while True:
+                try:
+                    with mode():
+                        item = generator.send(answer)
+                except StopIteration as stop:
+                    return stop.value
+                answer = yield item
+
+        return stepwise  # type: ignore[return-value]
+
+    @functools.wraps(function)
+    def within(*args: Any, **kwargs: Any) -> Any:
+        with mode():
+            return function(*args, **kwargs)
+
+    return within  # type: ignore[return-value]
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations on tensors that require gradients are being recorded, in this thread."""
+    return current.recording
+
+
+class detect_anomaly:
+    """Stop at the first operation that makes NaN or Inf from finite values, forward or backward.
+
+    The RuntimeError names the operation, the shapes and dtypes of its operands, and the line
+    of the program that called it. Slower by one check per operation: for looking, not for training.
+
+    >>> import tinygrad_rnn as torch
+    >>> with torch.autograd.detect_anomaly():
+    ...     torch.log(torch.zeros(2))
+    Traceback (most recent call last):
+    ...
+    RuntimeError: forward of log((2,) float32) made the first -inf ...
+    """
+
+    def __init__(self, mode: bool = True) -> None:
+        self._value = mode
+        self._earlier: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._earlier.append(current.watching)
+        current.watching = self._value
+
+    def __exit__(self, *exc_info: object) -> None:
+        current.watching = self._earlier.pop()
