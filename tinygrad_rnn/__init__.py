@@ -6,7 +6,7 @@ Where to start reading: `docs/reading.md`.
 
 import numpy as _numpy
 
-from tinygrad_rnn import nn, ops, optim, random, utils
+from tinygrad_rnn import ops, random, utils
 from tinygrad_rnn.backend import (
     device, get_default_device, get_default_dtype, set_default_device, set_default_dtype,
 )
