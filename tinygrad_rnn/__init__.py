@@ -8,12 +8,39 @@ import numpy as _numpy
 
 from tinygrad_rnn import ops, random, utils
 from tinygrad_rnn.backend import (
-    device, get_default_device, get_default_dtype, set_default_device, set_default_dtype,
+    device,
+    get_default_device,
+    get_default_dtype,
+    set_default_device,
+    set_default_dtype,
 )
 from tinygrad_rnn.creation import (
-    arange, as_tensor, bernoulli, empty, empty_like, eye, from_numpy, full, full_like,
-    get_rng_state, is_tensor, linspace, multinomial, normal, ones, ones_like, rand, rand_like,
-    randint, randn, randn_like, randperm, set_rng_state, tensor, zeros, zeros_like,
+    arange,
+    as_tensor,
+    bernoulli,
+    empty,
+    empty_like,
+    eye,
+    from_numpy,
+    full,
+    full_like,
+    get_rng_state,
+    is_tensor,
+    linspace,
+    multinomial,
+    normal,
+    ones,
+    ones_like,
+    rand,
+    rand_like,
+    randint,
+    randn,
+    randn_like,
+    randperm,
+    set_rng_state,
+    tensor,
+    zeros,
+    zeros_like,
 )
 from tinygrad_rnn.io import load, save
 from tinygrad_rnn.modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled

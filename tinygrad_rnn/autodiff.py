@@ -5,8 +5,9 @@ they apply a `primitive` to `inputs` and say by `edges` where each input came fr
 steps backwards and asks each primitive's rule for the cotangents of its inputs. It knows no
 arrays, no Tensors and no rules; those are in `ops/`, which is the file to read next.
 
-An *edge* is a pair (source, index): output number `index` of the step `source`; a value that no
-step made (a leaf tensor, a program's input) is its own source, with index 0.
+An *edge* says which value a cotangent belongs to: the step that made it, a pair (step, index) if
+that step made several, or, for a value that no step made (a leaf tensor, a program's input), the
+value itself.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeAlias
 
-Edge: TypeAlias = tuple[Any, int]
+Edge: TypeAlias = Any
 
 
 class Step(Protocol):
@@ -26,34 +27,41 @@ class Step(Protocol):
     arity: int  # number of outputs
 
 
+def source(edge: Edge) -> Any:
+    """The step (or the leaf) at the end of an edge."""
+    return edge[0] if type(edge) is tuple else edge
+
+
+def output_edges(step: Step) -> Sequence[Edge]:
+    """The edges of a step's own outputs."""
+    return (step,) if step.arity == 1 else [(step, index) for index in range(step.arity)]
+
+
 def backpropagate(
-    steps: Iterable[Step],
+    steps: Iterable[tuple[Step, Sequence[Edge | None], Sequence[Any], Sequence[Any]]],
     cotangents: dict[Edge, Any],
-    values: Callable[[Any], tuple[Any, Any]],
     add: Callable[[Edge, Any, Any], Any],
-    followed: Callable[[Any], Sequence[Edge | None]],
 ) -> None:
     """Turn cotangents of a graph's outputs into cotangents of what its edges lead to, in place.
 
-    steps: every step on the way, each before those that made its inputs.
+    steps: each step on the way before those that made its inputs, as (step, edges to follow,
+        outputs, inputs). Outputs and inputs are what the rules see: arrays make them compute,
+        Tensors compute and record (double backward), Vars write a program.
     cotangents: edge -> cotangent; holds the outputs' at the start, the leaves' at the end.
-    values: step -> (outputs, inputs) as the rules shall see them. Arrays make the rules compute,
-        Tensors make them compute and record (double backward), Vars make them write a program.
     add: sums two cotangents of one edge.
-    followed: step -> its edges, with None for those that lead to nothing wanted.
     """
-    for step in steps:
-        gs = [cotangents.pop((step, index), None) for index in range(step.arity)]
-        if all(g is None for g in gs):
+    for step, edges, outputs, inputs in steps:
+        if step.arity == 1:
+            gs = [cotangents.pop(step, None)]
+        else:
+            gs = [cotangents.pop((step, index), None) for index in range(step.arity)]
+        if gs[0] is None and all(g is None for g in gs):
             continue
-        edges = followed(step)
-        outputs, inputs = values(step)
         pulled = step.primitive.pull(gs, outputs, inputs, step.params, edges)
         for edge, g in zip(edges, pulled, strict=True):
-            if edge is None or g is None:
-                continue
-            earlier = cotangents.get(edge)
-            cotangents[edge] = g if earlier is None else add(edge, earlier, g)
+            if edge is not None and g is not None:
+                earlier = cotangents.get(edge)
+                cotangents[edge] = g if earlier is None else add(edge, earlier, g)
 
 
 def paths(steps: Sequence[Step], wanted: set[Edge]) -> dict[Any, tuple[Edge | None, ...]]:
@@ -64,7 +72,7 @@ def paths(steps: Sequence[Step], wanted: set[Edge]) -> dict[Any, tuple[Edge | No
     leading: dict[Any, tuple[Edge | None, ...]] = {}
     for step in reversed(steps):
         edges = tuple(
-            edge if edge is not None and (edge in wanted or edge[0] in leading) else None
+            edge if edge is not None and (edge in wanted or source(edge) in leading) else None
             for edge in step.edges
         )
         if any(edge is not None for edge in edges):

@@ -17,11 +17,13 @@ from operator import attrgetter
 from typing import Any, TypeAlias
 
 from tinygrad_rnn import backend
-from tinygrad_rnn.autodiff import Edge, backpropagate, paths
+from tinygrad_rnn.autodiff import Edge, backpropagate, output_edges, paths, source
 from tinygrad_rnn.backend import Array, namespace
 from tinygrad_rnn.modes import current, set_grad_enabled
 from tinygrad_rnn.ops.primitive import Primitive, describe
 
+#: A node, the edges to follow from it, and its outputs and inputs as the rules shall see them.
+Visit: TypeAlias = tuple["Node", Sequence[Edge | None], Sequence[Any], Sequence[Any]]
 #: The hooks of one tensor, in the order of registration.
 Hooks: TypeAlias = dict[int, Callable[[Any], Any]]
 
@@ -64,17 +66,17 @@ class Node:
     def __init__(
         self,
         primitive: Primitive,
-        inputs: Sequence[Any],
-        outputs: Sequence[Any],
+        inputs: list[Any],
+        outputs: list[Any],
         params: dict[str, Any],
-        edges: Sequence[Edge | None],
+        edges: list[Edge | None],
+        needed: int,
     ) -> None:
-        reads_outputs, reads_inputs = primitive.keeps(tuple([edge is not None for edge in edges]))
+        reads_outputs, unread = primitive.keeps(needed, len(inputs))
+        for place in unread:
+            inputs[place] = getattr(inputs[place], "shape", ())
         self.primitive = primitive
-        self.inputs = [
-            x if reads else getattr(x, "shape", ())
-            for x, reads in zip(inputs, reads_inputs, strict=True)
-        ]
+        self.inputs = inputs
         self.outputs = outputs if reads_outputs else [y.shape for y in outputs]
         self.params = params
         self.edges = edges
@@ -92,16 +94,17 @@ class Node:
 
     @property
     def next_functions(self) -> tuple[tuple[Any, int], ...]:
-        """The edges to the inputs' nodes (a leaf tensor stands for itself)."""
-        return tuple(edge if edge is not None else (None, 0) for edge in self.edges)
+        """Where the inputs came from, as PyTorch lists it: (node or leaf tensor, output index)."""
+        return tuple(edge if type(edge) is tuple else (edge, 0) for edge in self.edges)
 
     def release(self) -> None:
         """Forget the values, if there are any, and keep the place in the graph."""
-        if self.inputs is not None and any(
-            hasattr(value, "shape") for value in (*self.inputs, *self.outputs)
-        ):
-            self.inputs = None
-            self.outputs = [getattr(value, "shape", value) for value in self.outputs]
+        if self.inputs is not None:
+            for value in (*self.inputs, *self.outputs):
+                if hasattr(value, "shape"):
+                    self.inputs = None
+                    self.outputs = [getattr(value, "shape", value) for value in self.outputs]
+                    return
 
 
 class _Writes:
@@ -172,7 +175,7 @@ def pull_back(
     """
     walk = _Walk(seeds, wanted, wrap, retain_graph, create_graph)
     with set_grad_enabled(create_graph):
-        backpropagate(walk, walk.cotangents, walk.values, walk.add, walk.followed)
+        backpropagate(walk, walk.cotangents, walk.add)
         return walk.results()
 
 
@@ -194,7 +197,7 @@ class _Walk:
         self.cotangents = {
             edge: seed if create_graph else seed.array for edge, seed in seeds.items()
         }
-        self.nodes = _newest_first(edge[0] for edge in seeds)
+        self.nodes = _newest_first(map(source, seeds))
         self.wanted = wanted
         self.leading: dict[Node, tuple[Edge | None, ...]] = {}
         if wanted is not None:
@@ -205,24 +208,30 @@ class _Walk:
         self.aside: dict[Edge, Any] = {}
         self.own: set[Edge] = set()  # edges whose cotangent is a sum in an array of its own
 
-    def __iter__(self) -> Iterator[Node]:
-        cotangents = self.cotangents
+    def __iter__(self) -> Iterator[Visit]:
         for node in self.nodes:
             if node.inputs is None:
-                raise RuntimeError(_released(node, cotangents))
+                raise RuntimeError(_released(node, self.cotangents))
+            if node.order < writes.latest:
+                _refuse_stale(node)
             if node.hooks is not None or self.wanted:
                 self._meet(node)
+            edges = node.edges if self.wanted is None else self.leading[node]
+            visit = (
+                node,
+                edges,
+                *(self._recorded(node) if self.create_graph else (node.outputs, node.inputs)),
+            )
             if current.watching:
-                yield from _watch_backward(node, cotangents)
+                yield from _watch_backward(visit, self.cotangents)
             else:
-                yield node
+                yield visit
             if not self.retain_graph:
                 node.release()
 
     def _meet(self, node: Node) -> None:
         """Run the hooks on a node's cotangents, and set those aside that were asked for."""
-        for index in range(node.arity):
-            edge = (node, index)
+        for index, edge in enumerate(output_edges(node)):
             if edge not in self.cotangents:
                 continue
             if node.hooks is not None:
@@ -240,10 +249,6 @@ class _Walk:
             tensor = tensor if replaced is None else replaced
         return tensor if self.create_graph else tensor.array
 
-    def followed(self, node: Node) -> Sequence[Edge | None]:
-        """The node's edges that lead to something wanted."""
-        return node.edges if self.wanted is None else self.leading[node]
-
     def add(self, edge: Edge, earlier: Any, g: Any) -> Any:
         """The sum of two cotangents; from the second sum of an edge on in place, if of arrays."""
         if self.create_graph:
@@ -254,20 +259,15 @@ class _Walk:
         self.own.add(edge)
         return earlier + g
 
-    def values(self, node: Node) -> tuple[Sequence[Any], Sequence[Any]]:
-        """(outputs, inputs) as the rules shall see them: arrays, or Tensors in their place."""
-        assert node.inputs is not None  # __iter__ has looked
-        if node.order < writes.latest:
-            _refuse_stale(node)
-        if not self.create_graph:
-            return node.outputs, node.inputs
+    def _recorded(self, node: Node) -> tuple[list[Any], list[Any]]:
+        """(outputs, inputs) of a node as Tensors in their place in the graph."""
         outputs = [
-            y if type(y) is tuple else self.wrap(y, (node, index))
-            for index, y in enumerate(node.outputs)
+            y if type(y) is tuple else self.wrap(y, edge)
+            for y, edge in zip(node.outputs, output_edges(node), strict=True)
         ]
         inputs = [
             x if edge is None or type(x) is tuple else self.wrap(x, edge)
-            for x, edge in zip(node.inputs, node.edges, strict=True)
+            for x, edge in zip(node.inputs or (), node.edges, strict=True)
         ]
         return outputs, inputs
 
@@ -278,8 +278,8 @@ class _Walk:
             if self.wanted is not None and edge not in self.wanted:
                 continue
             if edge not in self.aside:  # its hooks were not met on the way
-                source, index = edge
-                hooks = source.hooks if isinstance(source, Node) else source.leaf_hooks
+                hooks = source(edge).hooks
+                index = edge[1] if type(edge) is tuple else 0
                 g = self._hooked(hooks.get(index) if hooks else None, g)
             if not self.create_graph:
                 g = self.wrap(g if edge in self.own else namespace(g).array(g), None)
@@ -289,13 +289,14 @@ class _Walk:
 
 def _newest_first(sources: Iterable[Any]) -> list[Node]:
     """Every node reachable from the sources, a later one before the earlier ones it was made from."""
-    stack = [source for source in sources if type(source) is Node]
+    stack = [maker for maker in sources if type(maker) is Node]
     seen = set(stack)
     while stack:
         for edge in stack.pop().edges:
-            if edge is not None and type(edge[0]) is Node and edge[0] not in seen:
-                seen.add(edge[0])
-                stack.append(edge[0])
+            maker = edge[0] if type(edge) is tuple else edge
+            if type(maker) is Node and maker not in seen:
+                seen.add(maker)
+                stack.append(maker)
     return sorted(seen, key=attrgetter("order"), reverse=True)
 
 
@@ -317,9 +318,11 @@ def _refuse_stale(node: Node) -> None:
 
 def _released(node: Node, cotangents: dict[Edge, Any]) -> str:
     """The message for a graph that an earlier backward has used up."""
-    index = next((i for i in range(node.arity) if (node, i) in cotangents), 0)
-    name = _name_in_callers((node, index))
-    known = f"the earlier value of '{name}'" if name else f"a tensor of shape {node.outputs[index]}"
+    edges = output_edges(node)
+    index = next((index for index, edge in enumerate(edges) if edge in cotangents), 0)
+    shape = node.outputs[index]
+    name = _name_in_callers(edges[index], shape)
+    known = f"the earlier value of '{name}'" if name else f"a tensor of shape {shape}"
     state = name or "h"
     return (
         f"backward: {known}, made by '{node.primitive.name}' in an earlier iteration, was used again, "
@@ -329,19 +332,20 @@ def _released(node: Node, cotangents: dict[Edge, Any]) -> str:
     )
 
 
-def _name_in_callers(edge: Edge) -> str | None:
+def _name_in_callers(edge: Edge, shape: tuple[int, ...]) -> str | None:
     """What the calling program calls the tensor of an edge.
 
     That is a local variable or attribute of self that holds it; or, where a loop has given the name
     to a newer tensor (`y, h = cell(x, h)`), one of the same shape that was computed from it.
     """
-    node, index = edge
-    shape, newer = node.outputs[index], None
+    newer = None
     for name, tensor in _tensors_of_callers():
+        if tensor._edge is None:
+            continue
         if tensor._edge == edge:
             return name
-        if newer is None and tensor._edge is not None and tensor.shape == shape:
-            newer = name if node in _newest_first([tensor._edge[0]]) else None
+        if newer is None and tensor.shape == shape:
+            newer = name if source(edge) in _newest_first([source(tensor._edge)]) else None
     return newer
 
 
@@ -360,20 +364,19 @@ def _tensors_of_callers() -> Iterator[tuple[str, Any]]:
         frame = frame.f_back  # type: ignore[assignment]
 
 
-def watch_forward(primitive: Primitive, arrays: list[Any], outputs: list[Any]) -> None:
+def watch_forward(primitive: Primitive, arrays: Sequence[Any], outputs: Sequence[Any]) -> None:
     if all(map(_finite, arrays)) and not all(map(_finite, outputs)):
         raise RuntimeError(_anomaly("forward", primitive, arrays, outputs, user_line()))
 
 
-def _watch_backward(node: Node, cotangents: dict[Edge, Any]) -> Any:
-    """Yield the node, and look whether its rules turned finite cotangents into something else."""
-    gs = [cotangents.get((node, index)) for index in range(node.arity)]
-    finite = all(_finite(g) for g in gs if g is not None)
-    yield node
-    made = [cotangents[edge] for edge in node.edges if edge is not None and edge in cotangents]
+def _watch_backward(visit: Visit, cotangents: dict[Edge, Any]) -> Iterator[Visit]:
+    """Yield the visit, and look whether the rules turned finite cotangents into something else."""
+    node, edges, _, inputs = visit
+    finite = all(_finite(cotangents[edge]) for edge in output_edges(node) if edge in cotangents)
+    yield visit
+    made = [cotangents[edge] for edge in edges if edge is not None and edge in cotangents]
     if finite and not all(map(_finite, made)):
-        values = list(node.inputs or ())
-        raise RuntimeError(_anomaly("backward", node.primitive, values, made, node.line))
+        raise RuntimeError(_anomaly("backward", node.primitive, inputs, made, node.line))
 
 
 def _finite(value: Any) -> bool:

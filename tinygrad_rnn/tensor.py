@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_rnn import backend, random
-from tinygrad_rnn.autodiff import Edge
+from tinygrad_rnn.autodiff import Edge, source
 from tinygrad_rnn.backend import Array, DTypeLike, namespace
 from tinygrad_rnn.graph import Hooks, Node, RemovableHandle, pull_back, watch_forward, writes
 from tinygrad_rnn.modes import current, set_grad_enabled
@@ -32,14 +32,17 @@ class Tensor(Operators):
     Use `tinygrad_rnn.tensor(data)` to make one from numbers; `Tensor(array)` wraps without a copy.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_edge", "array", "grad", "requires_grad")
+    __slots__ = ("__dict__", "__weakref__", "_edge", "array", "grad", "hooks", "requires_grad")
     __array_ufunc__ = None  # `ndarray * tensor` then calls Tensor.__rmul__
     level = 1
 
     array: Array
     grad: Tensor | None
     requires_grad: bool
-    _edge: Edge | None  # (node, index of the output); None for a leaf
+    hooks: dict[int, Hooks] | None  # of a leaf; a recorded tensor's are its node's
+    _edge: (
+        Edge | None
+    )  # the node that made it, or (node, index) if that made several; None for a leaf
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class Tensor(Operators):
             array = array.astype(dtype)
         self.array = array if device is None else backend.to_device(array, device)
         self.grad = None
+        self.hooks = None
         self._edge = None
         self.requires_grad = False
         if requires_grad:
@@ -70,14 +74,15 @@ class Tensor(Operators):
         """Compute the primitive on the operands' arrays, and record it unless nothing needs it."""
         arrays: list[Any] = []
         edges: list[Edge | None] = []
-        dtype, same_dtype, needed = self.array.dtype, True, False
+        needed, bit = 0, 1  # a bit for each operand that needs a cotangent
+        dtype, same_dtype = self.array.dtype, True
         for operand in args:
             edge = None
             if isinstance(operand, Tensor):
                 array = operand.array
                 if operand.requires_grad:
-                    edge = operand._edge or (operand, 0)
-                    needed = True
+                    edge = operand if operand._edge is None else operand._edge
+                    needed |= bit
                 if array.dtype is not dtype:
                     same_dtype = False
             elif type(operand) is float:
@@ -86,8 +91,9 @@ class Tensor(Operators):
                 array, same_dtype = _literal(operand), False
             arrays.append(array)
             edges.append(edge)
+            bit <<= 1
         try:
-            result = primitive.evaluate(namespace(*arrays), *arrays, **params)
+            result = primitive.evaluate(namespace(self.array), *arrays, **params)
         except (ValueError, TypeError, IndexError, RuntimeError) as error:
             raise primitive.explain(error, arrays) from error
         several = type(result) is list
@@ -100,12 +106,12 @@ class Tensor(Operators):
             return primitive(*_in_one_dtype(args, arrays), **params)
         if current.watching:
             watch_forward(primitive, arrays, outputs)
-        if needed and primitive.differentiable and current.recording:
-            node = Node(primitive, arrays, outputs, params, edges)
-            made = [_wrap(output, (node, index)) for index, output in enumerate(outputs)]
-        else:
-            made = [_wrap(output, None) for output in outputs]
-        return made if several else made[0]
+        if not (needed and primitive.differentiable and current.recording):
+            return [_wrap(output, None) for output in outputs] if several else _wrap(result, None)
+        node = Node(primitive, arrays, outputs, params, edges, needed)
+        if len(outputs) == 1:
+            return [_wrap(outputs[0], node)] if several else _wrap(result, node)
+        return [_wrap(output, (node, index)) for index, output in enumerate(outputs)]
 
     # What it is.
 
@@ -142,7 +148,7 @@ class Tensor(Operators):
     @property
     def grad_fn(self) -> Node | None:
         """The node that made this tensor; None for a leaf."""
-        return None if self._edge is None else self._edge[0]
+        return None if self._edge is None else source(self._edge)
 
     def is_floating_point(self) -> bool:
         """Whether the elements are floating-point numbers: only those can require gradients."""
@@ -162,7 +168,7 @@ class Tensor(Operators):
         if self.is_cuda:
             text += f", device='{self.device}'"
         if self._edge is not None:
-            text += f", grad_fn=<{self._edge[0].name()}>"
+            text += f", grad_fn=<{source(self._edge).name()}>"
         elif self.requires_grad:
             text += ", requires_grad=True"
         return f"tensor({text})"
@@ -186,9 +192,6 @@ class Tensor(Operators):
             raise TypeError(f"only a tensor of one integer can be an index, not {describe(self)}")
         return int(self.item())
 
-    def __hash__(self) -> int:
-        return id(self)
-
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if not self.ndim else format(str(self), spec)
 
@@ -197,12 +200,13 @@ class Tensor(Operators):
         if not self.is_leaf:
             raise RuntimeError(
                 "deepcopy: only leaf tensors can be copied; this one was made by "
-                f"'{self._edge[0].name()}'. Copy tensor.detach(), or use clone()"  # type: ignore[index]
+                f"'{source(self._edge).name()}'. Copy tensor.detach(), or use clone()"  # type: ignore[index]
             )
         twin: Any = object.__new__(type(self))
         memo[id(self)] = twin
         twin.array = self.array.copy()
         twin.grad = None if self.grad is None else self.grad.detach().clone()
+        twin.hooks = None
         twin._edge, twin.requires_grad = None, self.requires_grad
         return twin
 
@@ -321,19 +325,12 @@ class Tensor(Operators):
         """
         if not self.requires_grad:
             raise RuntimeError("register_hook: this tensor does not require a gradient")
-        if self._edge is None:
-            hooks = self.__dict__.setdefault("_leaf_hooks", {}).setdefault(0, {})
-        else:
-            node, index = self._edge
-            if node.hooks is None:
-                node.hooks = {}
-            hooks = node.hooks.setdefault(index, {})
+        holder = self if self._edge is None else source(self._edge)
+        index = self._edge[1] if type(self._edge) is tuple else 0
+        if holder.hooks is None:
+            holder.hooks = {}
+        hooks = holder.hooks.setdefault(index, {})
         return RemovableHandle(hooks, hook)
-
-    @property
-    def leaf_hooks(self) -> dict[int, Hooks] | None:
-        """The hooks of a leaf, kept as a node keeps those of its outputs."""
-        return self.__dict__.get("_leaf_hooks")
 
     def _accumulate(self, g: Tensor) -> None:
         """Add to `.grad`, which keeps this tensor's dtype; never into memory that others see."""
@@ -508,7 +505,7 @@ def _wrap(array: Any, edge: Edge | None) -> Tensor:
     """A Tensor around an operation's result (an array, or a NumPy scalar from a reduction)."""
     made = object.__new__(Tensor)
     made.array = array if type(array) is np.ndarray else _as_array(array)
-    made.grad = None
+    made.grad = made.hooks = None
     made._edge = edge
     made.requires_grad = edge is not None
     return made
@@ -582,7 +579,7 @@ def backward(
     if targets is not None and wanted is not None:
         receivers = [(tensor, edge) for tensor, edge in zip(targets, wanted, strict=True)]
     else:
-        receivers = [(edge[0], edge) for edge in cotangents]
+        receivers = [(leaf, leaf) for leaf in cotangents]
     for tensor, edge in receivers:
         if edge in cotangents:
             tensor._accumulate(cotangents[edge])
@@ -640,7 +637,7 @@ def _edge_of(tensor: Tensor, caller: str) -> Edge:
             f"{caller}: a tensor of {describe(tensor)} does not require a gradient and was not made "
             "from one that does; was it detached, or computed under no_grad()?"
         )
-    return tensor._edge or (tensor, 0)
+    return tensor if tensor._edge is None else tensor._edge
 
 
 def _seeds(tensors: Any, gradients: Any, caller: str) -> dict[Edge, Tensor]:

@@ -67,40 +67,42 @@ class Primitive:
         self.differentiable = bool(rules) or joint_rule is not None
         self._reads = [_reads(rule) for rule in rules]
         self._joint_reads = _reads(joint_rule)
-        self._kept: dict[tuple[bool, ...], tuple[bool, tuple[bool, ...]]] = {}
+        self._kept: dict[tuple[int, int], tuple[bool, tuple[int, ...]]] = {}
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
 
     def __call__(self, *args: Any, **params: Any) -> Any:
         """Compute on arrays; let the highest-level Tracer among the operands decide otherwise."""
-        decides = None
+        decides, level = None, 0
         for operand in args:
-            if isinstance(operand, Tracer) and (decides is None or operand.level > decides.level):
-                decides = operand
+            if isinstance(operand, Tracer) and operand.level > level:
+                decides, level = operand, operand.level
         if decides is None:
             return self.evaluate(namespace(*args), *args, **params)
         return decides.trace(self, args, params)
 
-    def keeps(self, needed: tuple[bool, ...]) -> tuple[bool, tuple[bool, ...]]:
-        """Whether backward reads the outputs' values, and which operands' values.
+    def keeps(self, needed: int, operands: int) -> tuple[bool, tuple[int, ...]]:
+        """Whether backward reads the outputs' values, and the places of the operands it does not read.
 
-        needed: for each operand, whether its cotangent will be asked for.
+        needed: a bit for each operand, set if its cotangent will be asked for.
+        operands: how many there are.
         """
-        kept = self._kept.get(needed)
+        kept = self._kept.get((needed, operands))
         if kept is None:
-            kept = self._kept[needed] = self._what_rules_read(needed)
+            kept = self._kept[needed, operands] = self._what_rules_read(needed, operands)
         return kept
 
-    def _what_rules_read(self, needed: tuple[bool, ...]) -> tuple[bool, tuple[bool, ...]]:
+    def _what_rules_read(self, needed: int, operands: int) -> tuple[bool, tuple[int, ...]]:
+        places = range(operands)
         if self.joint_rule is not None:
-            output, operands = self._joint_reads
-            return output, tuple(operands[min(i, len(operands) - 1)] for i in range(len(needed)))
-        asked = [reads for reads, wanted in zip(self._reads, needed, strict=True) if wanted]
-        return (
-            any(output for output, _ in asked),
-            tuple(any(operands[i] for _, operands in asked) for i in range(len(needed))),
-        )
+            output, reads = self._joint_reads
+            read = {place for place in places if reads[min(place, len(reads) - 1)]}
+        else:
+            asked = [self._reads[place] for place in places if needed >> place & 1]
+            output = any(reads_output for reads_output, _ in asked)
+            read = {place for place in places if any(reads[place] for _, reads in asked)}
+        return output, tuple(place for place in places if place not in read)
 
     def pull(
         self,

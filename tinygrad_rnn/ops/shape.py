@@ -7,10 +7,9 @@ transpose/transpose, flip/flip, concatenate/split and stack/unstack. Axes are co
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from tinygrad_rnn.backend import namespace
 from tinygrad_rnn.ops.primitive import Primitive, shape_of
@@ -135,7 +134,7 @@ def permutation(ndim: int, *axes: int) -> tuple[int, ...]:
 def from_end(axis: int, ndim: int, what: str = "dim") -> int:
     """An axis counted from the end. Raises IndexError if the tensor does not have it."""
     reach = max(ndim, 1)
-    axis = int(np.int64(axis))
+    axis = operator.index(axis)
     if not -reach <= axis < reach:
         raise IndexError(
             f"{what} {axis} is out of range: expected {-reach} to {reach - 1} for {ndim} axes"
