@@ -442,6 +442,18 @@ def test_a_sampler_of_ones_own_is_resumed_through_the_default_generator():
     assert as_lists(resumed) == as_lists(batches)
 
 
+def test_a_sampler_without_a_length_can_be_resumed():
+    class Odd(Sampler):
+        def __iter__(self):
+            return iter([1, 3, 5, 7])
+
+    loader = DataLoader(Squares(8), 2, sampler=Odd())
+    next(iter(loader))
+    resumed = DataLoader(Squares(8), 2, sampler=Odd())
+    resumed.load_state_dict(loader.state_dict())
+    assert as_lists(resumed) == [[25, 49]]
+
+
 @pytest.mark.parametrize(
     ("other", "named"),
     [
@@ -504,6 +516,14 @@ def test_windows_have_the_dtype_that_a_model_takes(make, dtype, expected):
     assert inputs.dtype == targets.dtype == expected
     assert inputs.tolist() == [[0, 4], [1, 5], [2, 6]]
     assert targets.array.flags.c_contiguous
+
+
+def test_a_stream_may_be_a_memory_map(tmp_path):
+    np.arange(9, dtype=np.uint16).tofile(tmp_path / "tokens")
+    stream = np.memmap(tmp_path / "tokens", dtype=np.uint16, mode="r")
+    inputs, _ = next(iter(BPTTBatcher(stream, 2, 4)))
+    assert type(inputs.array) is np.ndarray
+    assert inputs.tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
 
 
 def test_windows_do_not_share_memory_with_the_stream():

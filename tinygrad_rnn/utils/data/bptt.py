@@ -22,12 +22,12 @@ class BPTTBatcher:
     """Windows (inputs, targets), both (T, B), of a token stream in B contiguous lanes.
 
     With L = (N - 1) // B tokens per lane, lane b holds `tokens[b*L : (b+1)*L]`, its targets are
-    the same one step later, and step t of window k is position k*T + t of the lane. The last (N
-    - 1) mod B tokens of the stream are not used.
+    the same one step later, and step t of window k is position k*T + t of the lane. The last
+    (N - 1) mod B tokens of the stream are not used.
 
-    tokens: (N,), a Tensor or NumPy array. Integer windows come out as int64, whatever the
-        stream's integer type, so a large text may be kept as uint8; other types are kept.
-        Windows are on the stream's device.
+    tokens: (N,), a Tensor or NumPy array (also a memory map). Integer windows come out as int64,
+        whatever the stream's integer type, so a large text may be kept as uint8; other types are
+        kept. Windows are on the stream's device.
     batch_size: B, the number of lanes.
     seq_len: T, the number of steps in a window.
     drop_last: if L is not a multiple of T, leave out each epoch's last window; otherwise it is
@@ -61,6 +61,8 @@ class BPTTBatcher:
         for name, value in (("batch_size", batch_size), ("seq_len", seq_len)):
             if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
                 raise ValueError(f"BPTTBatcher: {name} must be a positive integer, got {value!r}")
+        if isinstance(tokens, np.ndarray):
+            tokens = np.asarray(tokens)  # a memory map as an ordinary array, still not read
         stream = creation.as_tensor(tokens).detach()
         if stream.ndim != 1:
             raise ValueError(
@@ -80,9 +82,7 @@ class BPTTBatcher:
         self.tokens = stream
         self.epoch = 0
         self.position = 0
-        self._resumed = (
-            False  # load_state_dict was called, and the iteration it is for has not begun
-        )
+        self._resumed = False  # load_state_dict was called, its iteration has not begun
         used = batch_size * steps
         self._inputs = stream.array[:used].reshape(batch_size, steps).T  # (L, B), a view
         self._targets = stream.array[1 : used + 1].reshape(batch_size, steps).T  # (L, B), a view

@@ -1,5 +1,4 @@
-"""How do items become a batch? Leaves are stacked along a new first axis, containers keep their
-form.
+"""How do items become a batch? Leaves are stacked along a new first axis, containers stay.
 
 Sequences of unequal length are not padded here: pass a `collate_fn` of your own for that. Read
 `dataset.py` first; `dataloader.py` calls these two functions.
@@ -18,8 +17,7 @@ from tinygrad_rnn.tensor import Tensor
 
 
 def default_collate(batch: Sequence[Any]) -> Any:
-    """Item i of the result's leaves is the leaf of `batch[i]`: tensors are stacked, containers
-    entered.
+    """The items of a batch as one: containers are entered, what they hold is stacked.
 
     Tensors and NumPy arrays (...) become one Tensor (B, ...); ints, bools and NumPy scalars a
     Tensor (B,) of their dtype, floats one of float64; strings and bytes stay a sequence; dicts,

@@ -9,6 +9,7 @@ seen are skipped without being fetched. Read `dataset.py`, `sampler.py` and `col
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import length_hint
 from typing import Any
 
 import numpy as np
@@ -106,9 +107,7 @@ class DataLoader:
         self.epoch = 0
         self.position = 0
         self._epoch_start: NDArray[np.uint64] | None = None  # generator state; None between epochs
-        self._resumed = (
-            False  # load_state_dict was called, and the iteration it is for has not begun
-        )
+        self._resumed = False  # load_state_dict was called, its iteration has not begun
 
     def __len__(self) -> int:
         """Batches per epoch; items per epoch if `batch_size` is None."""
@@ -134,8 +133,7 @@ class DataLoader:
         self._epoch_start = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands: epoch, position, generator states, and what it must be loaded
-        into.
+        """Where the loader stands, and in which order of how many items and batches.
 
         The default generator's own state is not in it: whoever saves the run saves that one once.
         """
@@ -165,15 +163,14 @@ class DataLoader:
                     "build the loader as in the run that was saved"
                 )
         epoch, position = state_dict["epoch"], state_dict["position"]
-        batches = self._identity()["batches"]
         if not isinstance(epoch, int) or not isinstance(position, int) or position < 0:
             raise ValueError(
                 f"DataLoader.load_state_dict: epoch={epoch!r}, position={position!r} are no counts"
             )
-        if batches is not None and position > batches:
+        if 0 <= state_dict["batches"] < position:
             raise ValueError(
-                f"DataLoader.load_state_dict: position {position} is past the {batches} batches "
-                "of an epoch"
+                f"DataLoader.load_state_dict: position {position} is past the "
+                f"{state_dict['batches']} batches of an epoch"
             )
         own_generator = _generator_of(self._order)
         if own_generator is not None and state_dict["generator"] is not None:
@@ -208,7 +205,7 @@ class DataLoader:
     def _identity(self) -> dict[str, Any]:
         return {
             "items": len(self.dataset),
-            "batches": len(self) if hasattr(self._order, "__len__") else None,
+            "batches": length_hint(self._order, -1),  # -1: the sampler does not know
             "sampler": type(getattr(self._order, "sampler", self._order)).__name__,
         }
 

@@ -114,9 +114,9 @@ class SubsetRandomSampler(Sampler[int]):
 
 
 class BatchSampler(Sampler[list[int]]):
-    """The indices of `sampler` in lists of `batch_size`; the last, short list is kept unless
-    `drop_last`.
+    """The indices of `sampler` in lists of `batch_size`.
 
+    drop_last: leave out the last list if it is short.
     Raises ValueError for a `batch_size` that is not a positive integer or a `drop_last` that is
     not a bool.
 
