@@ -58,7 +58,7 @@ def backpropagate(
         if gs[0] is None and all(g is None for g in gs):
             continue
         pulled = step.primitive.pull(gs, outputs, inputs, step.params, edges)
-        for edge, g in zip(edges, pulled, strict=True):
+        for edge, g in zip(edges, pulled):  # noqa: B905 - as long as each other: a rule per edge
             if edge is not None and g is not None:
                 earlier = cotangents.get(edge)
                 cotangents[edge] = g if earlier is None else add(edge, earlier, g)

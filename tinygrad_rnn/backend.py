@@ -31,9 +31,10 @@ def namespace(*operands: Any) -> Any:
     """
     found: Any = np
     for operand in operands:
-        library = _library(type(operand))
-        if library is not None and library is not np:
-            found = library
+        if type(operand) is not np.ndarray:
+            library = _library(type(operand))
+            if library is not None and library is not np:
+                found = library
     return found
 
 

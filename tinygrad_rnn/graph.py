@@ -70,9 +70,9 @@ class Node:
         outputs: list[Any],
         params: dict[str, Any],
         edges: list[Edge | None],
-        needed: int,
+        pattern: int,
     ) -> None:
-        reads_outputs, unread = primitive.keeps(needed, len(inputs))
+        reads_outputs, unread = primitive.keeps(pattern)
         for place in unread:
             inputs[place] = getattr(inputs[place], "shape", ())
         self.primitive = primitive
@@ -98,13 +98,15 @@ class Node:
         return tuple(edge if type(edge) is tuple else (edge, 0) for edge in self.edges)
 
     def release(self) -> None:
-        """Forget the values, if there are any, and keep the place in the graph."""
-        if self.inputs is not None:
-            for value in (*self.inputs, *self.outputs):
-                if hasattr(value, "shape"):
-                    self.inputs = None
-                    self.outputs = [getattr(value, "shape", value) for value in self.outputs]
-                    return
+        """Forget the values, if any are kept, and keep the place in the graph."""
+        for value in (*(self.inputs or ()), *self.outputs):
+            if type(value) not in _NOT_ARRAYS:
+                self.inputs = None
+                self.outputs = [getattr(value, "shape", value) for value in self.outputs]
+                return
+
+
+_NOT_ARRAYS = (tuple, float, int, bool)  # a shape or a number, which is not worth releasing
 
 
 class _Writes:
@@ -209,23 +211,24 @@ class _Walk:
         self.own: set[Edge] = set()  # edges whose cotangent is a sum in an array of its own
 
     def __iter__(self) -> Iterator[Visit]:
+        wanted, latest_write, watching = self.wanted, writes.latest, current.watching
+        edges: Sequence[Edge | None]
         for node in self.nodes:
-            if node.inputs is None:
+            inputs, outputs, edges = node.inputs, node.outputs, node.edges
+            if inputs is None:
                 raise RuntimeError(_released(node, self.cotangents))
-            if node.order < writes.latest:
+            if node.order < latest_write:
                 _refuse_stale(node)
-            if node.hooks is not None or self.wanted:
+            if node.hooks is not None or wanted is not None:
                 self._meet(node)
-            edges = node.edges if self.wanted is None else self.leading[node]
-            visit = (
-                node,
-                edges,
-                *(self._recorded(node) if self.create_graph else (node.outputs, node.inputs)),
-            )
-            if current.watching:
-                yield from _watch_backward(visit, self.cotangents)
+            if wanted is not None:
+                edges = self.leading[node]
+            if self.create_graph:
+                outputs, inputs = self._recorded(node)
+            if watching:
+                yield from _watch_backward((node, edges, outputs, inputs), self.cotangents)
             else:
-                yield visit
+                yield node, edges, outputs, inputs
             if not self.retain_graph:
                 node.release()
 

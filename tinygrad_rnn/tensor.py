@@ -75,42 +75,41 @@ class Tensor(Operators):
         arrays: list[Any] = []
         edges: list[Edge | None] = []
         needed, bit = 0, 1  # a bit for each operand that needs a cotangent
-        dtype, same_dtype = self.array.dtype, True
+        dtype, one_dtype = self.array.dtype, True
         for operand in args:
-            edge = None
             if isinstance(operand, Tensor):
                 array = operand.array
-                if operand.requires_grad:
-                    edge = operand if operand._edge is None else operand._edge
-                    needed |= bit
+                arrays.append(array)
                 if array.dtype is not dtype:
-                    same_dtype = False
-            elif type(operand) is float:
-                array = operand
+                    one_dtype = False
+                if operand.requires_grad:
+                    edges.append(operand if operand._edge is None else operand._edge)
+                    needed |= bit
+                else:
+                    edges.append(None)
             else:
-                array, same_dtype = _literal(operand), False
-            arrays.append(array)
-            edges.append(edge)
-            bit <<= 1
+                arrays.append(operand if type(operand) is float else _literal(operand))
+                edges.append(None)
+            bit += bit
+        xp = np if type(self.array) is np.ndarray else namespace(self.array)
         try:
-            result = primitive.evaluate(namespace(self.array), *arrays, **params)
+            result = primitive.evaluate(xp, *arrays, **params)
         except (ValueError, TypeError, IndexError, RuntimeError) as error:
             raise primitive.explain(error, arrays) from error
-        several = type(result) is list
-        outputs = result if several else [result]
-        if (
-            not (same_dtype and outputs and outputs[0].dtype is dtype)
-            and primitive.one_dtype
-            and _must_convert(outputs, arrays, edges)
+        outputs = result if type(result) is list else [result]
+        if not (one_dtype and outputs and outputs[0].dtype is dtype) and _must_convert(
+            primitive, outputs, arrays, edges
         ):
             return primitive(*_in_one_dtype(args, arrays), **params)
         if current.watching:
             watch_forward(primitive, arrays, outputs)
-        if not (needed and primitive.differentiable and current.recording):
-            return [_wrap(output, None) for output in outputs] if several else _wrap(result, None)
-        node = Node(primitive, arrays, outputs, params, edges, needed)
-        if len(outputs) == 1:
-            return [_wrap(outputs[0], node)] if several else _wrap(result, node)
+        node: Edge | None = None
+        if needed and current.recording and primitive.differentiable:
+            node = Node(primitive, arrays, outputs, params, edges, needed | bit)
+        if outputs is not result:
+            return _wrap(result, node)
+        if node is None or node.arity == 1:
+            return [_wrap(output, node) for output in outputs]
         return [_wrap(output, (node, index)) for index, output in enumerate(outputs)]
 
     # What it is.
@@ -527,14 +526,16 @@ def _literal(operand: Any) -> Any:
 _FLOAT64 = np.dtype(np.float64)
 
 
-def _must_convert(outputs: list[Any], arrays: list[Any], edges: list[Edge | None]) -> bool:
+def _must_convert(
+    primitive: Primitive, outputs: list[Any], arrays: list[Any], edges: list[Edge | None]
+) -> bool:
     """Whether operands of several dtypes met and must be brought to one before computing.
 
     Two cases: NumPy widened integers (with or without float32) to float64, where PyTorch computes
     in the widest floating operand's dtype; or an operand that needs a gradient was widened, and
     its gradient must come back in its own dtype.
     """
-    if not outputs or outputs[0].dtype.kind != "f":
+    if not (primitive.one_dtype and outputs and outputs[0].dtype.kind == "f"):
         return False
     dtype = outputs[0].dtype
     if any(

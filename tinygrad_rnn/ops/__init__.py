@@ -17,6 +17,7 @@ from tinygrad_rnn.ops.elementwise import (
     clip,
     copy,
     cos,
+    discretize,
     divide,
     equal,
     erf,
@@ -54,6 +55,7 @@ from tinygrad_rnn.ops.elementwise import (
     subtract,
     tanh,
     transfer,
+    trunc,
     where,
 )
 from tinygrad_rnn.ops.indexing import add_rows, gather, getitem, place, put, scatter_add, take

@@ -13,6 +13,8 @@ from tinygrad_rnn.ops.primitive import Primitive, shape_of
 
 def _sum_to(xp: Any, x: Any, *, shape: tuple[int, ...]) -> Any:
     lead = x.ndim - len(shape)
+    if lead and x.shape[lead:] == shape:  # a bias
+        return xp.add.reduce(x, axis=tuple(range(lead)))
     stretched = [
         axis for axis in range(lead, x.ndim) if shape[axis - lead] == 1 and x.shape[axis] != 1
     ]

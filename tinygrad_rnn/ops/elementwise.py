@@ -29,8 +29,10 @@ class Elementwise(Primitive):
     ) -> Sequence[Any]:
         """The rules' cotangents, each summed to the shape of its operand."""
         g, y = gs[0], outputs[0]
+        if len(inputs) == 1:
+            return (self.rules[0](g, y, inputs[0], **params),)  # type: ignore[misc]
         pulled: list[Any] = []
-        for rule, x, wanted in zip(self.rules, inputs, needed, strict=True):
+        for rule, x, wanted in zip(self.rules, inputs, needed):  # noqa: B905 - one per operand
             if wanted is None or rule is None:
                 pulled.append(None)
                 continue
@@ -44,7 +46,7 @@ class Elementwise(Primitive):
         shapes = [shape_of(array) for array in arrays]
         for sizes in _columns(shapes):
             if len({size for size in sizes if size != 1}) > 1:
-                return ValueError(
+                return RuntimeError(
                     f"{self.name}: {' and '.join(map(describe, arrays))} do not broadcast: sizes "
                     f"{' and '.join(map(str, sizes))} differ and neither is 1"
                 )
@@ -103,12 +105,18 @@ def _log_of_base(x: Any) -> Any:
     return math.log(nonzero) if isinstance(x, int | float) else log(nonzero)
 
 
-# dz/dx = y xʸ⁻¹, with exponent 0 where y = 0, so that x = 0 gives 0 and not 0 · 0⁻¹.
+def _lowered(x: Any, y: Any) -> Any:
+    """y - 1, the exponent of dxʸ/dx = y xʸ⁻¹; 0 where x = y = 0, which gives 0 and not 0 · 0⁻¹."""
+    if isinstance(y, int | float):
+        return y - 1 if y else 0.0
+    return y - 1 + (x == 0) * (y == 0)
+
+
 power = elementwise(
     "power",
     lambda xp, x, y: xp.power(x, y),
     "pow(x, y)",
-    lambda g, _z, x, y: g * (y * x ** (y - 1 + (y == 0))),
+    lambda g, _z, x, y: g * (y * x ** _lowered(x, y)),
     lambda g, z, x, _y: g * (z * _log_of_base(x)),
 )
 square = elementwise("square", lambda xp, x: xp.square(x), "x * x", lambda g, _y, x: g * (2 * x))
@@ -201,6 +209,9 @@ floor = elementwise("floor", lambda xp, x: xp.floor(x), "floor(x)", lambda g, _y
 ceil = elementwise("ceil", lambda xp, x: xp.ceil(x), "ceil(x)", lambda g, _y, _x: g * 0)
 # NumPy's rint, like PyTorch's round, goes to the even neighbour from the middle.
 round = elementwise("round", lambda xp, x: xp.rint(x), "rint(x)", lambda g, _y, _x: g * 0)
+trunc = elementwise(
+    "trunc", lambda xp, x: xp.trunc(x), "trunc(x)", lambda g, _y, _x: g * 0
+)
 # x mod y with the sign of y: x - y ⌊x/y⌋.
 remainder = elementwise(
     "remainder",
@@ -212,12 +223,16 @@ remainder = elementwise(
 
 # --- conversions and comparisons ----------------------------------------------------------------
 
-#: y = x in another dtype. `source` is x's own, to which the cotangent goes back.
+#: y = x in another floating dtype. `source` is x's own, to which the cotangent goes back.
 cast = Elementwise(
     "cast",
     lambda xp, x, *, dtype, source: x.astype(dtype),
     lambda g, _y, _x, *, dtype, source: cast(g, dtype=source, source=dtype),
     one_dtype=False,
+)
+#: y = x as integers (towards zero) or truth values: no derivative.
+discretize = Elementwise(
+    "discretize", lambda xp, x, *, dtype: x.astype(dtype), one_dtype=False
 )
 #: y = x on another device. `source` is x's own, to which the cotangent goes back.
 transfer = Elementwise(

@@ -6,6 +6,7 @@ GEMM over the stacked operands: the sum over time in backpropagation through tim
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,24 +30,29 @@ class Matmul(Primitive):
             hint = ""
             if a[-1] == b[-1]:
                 hint = f"; the second operand is stored {b[-2:]}: did you forget .T?"
-            return ValueError(f"matmul: {a} @ {b}: inner sizes differ ({a[-1]}, {b[-2]}){hint}")
+            return RuntimeError(f"matmul: {a} @ {b}: inner sizes differ ({a[-1]}, {b[-2]}){hint}")
         return super().explain(error, arrays)
 
 
 def _matmul(xp: Any, a: Any, b: Any) -> Any:
     if b.ndim == 2 and a.ndim > 2:  # one GEMM over all leading axes, where matmul runs many
-        return (a.reshape(-1, a.shape[-1]) @ b).reshape(*a.shape[:-1], b.shape[1])
+        return (_rows(a) @ b).reshape(*a.shape[:-1], b.shape[1])
     return xp.matmul(a, b)
 
 
+def _rows(x: Any) -> Any:
+    """x as one matrix: all leading axes together, then the last one."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
 def _matmul_left(g: Any, _y: Any, a_shape: Any, b: Any) -> Any:
-    """dL/da = g bᵀ."""
+    """dL/da = g bᵀ, summed over the leading axes that a was broadcast along."""
     ga, shape = matmul(g, swap(b)), shape_of(a_shape)
-    return ga if ga.shape == shape else sum_to(ga, shape=shape)
+    return ga if len(b.shape) == 2 or ga.shape == shape else sum_to(ga, shape=shape)
 
 
 def _matmul_right(g: Any, _y: Any, a: Any, b_shape: Any) -> Any:
-    """dL/db = aᵀ g, summed over every leading axis that b does not have."""
+    """dL/db = aᵀ g, summed over the leading axes that b does not have."""
     shape = shape_of(b_shape)
     if len(shape) == 2:
         return contract(a, g)
@@ -59,7 +65,9 @@ matmul = Matmul("matmul", _matmul, _matmul_left, _matmul_right)
 
 
 def _contract(xp: Any, a: Any, b: Any) -> Any:
-    return a.reshape(-1, a.shape[-1]).T @ b.reshape(-1, b.shape[-1])
+    if a.ndim != 2:
+        a, b = _rows(a), _rows(b)
+    return a.T @ b
 
 
 #: y = Σ aᵀ b           (..., I), (..., J) -> (I, J), summed over all leading axes
@@ -75,6 +83,7 @@ def _einsum_joint(g: Any, _y: Any, *xs: Any, inputs: tuple[str, ...], output: st
     """The cotangent of operand k: einsum of g and the other operands, onto k's labels.
 
     A label that only operand k has was summed on its own: its cotangent is the same everywhere.
+    An axis of size 1 that met a longer one gets the sum over what it was broadcast to.
     """
     pulled = []
     for k, labels in enumerate(inputs):
@@ -83,10 +92,14 @@ def _einsum_joint(g: Any, _y: Any, *xs: Any, inputs: tuple[str, ...], output: st
         known = set(output).union(*other_labels)
         shared = "".join(label for label in labels if label in known)
         gx = einsum(g, *others, inputs=(output, *other_labels), output=shared)
-        if shared != labels:
-            shape = shape_of(xs[k])
-            kept = tuple(n if s in known else 1 for n, s in zip(shape, labels, strict=True))
-            gx = broadcast_to(reshape(gx, shape=kept), shape=shape)
+        shape = shape_of(xs[k])
+        size = dict(zip(labels, shape, strict=True))
+        summed = tuple(1 if size[s] == 1 else n for s, n in zip(shared, gx.shape, strict=True))
+        if gx.shape != summed:
+            gx = sum_to(gx, shape=summed)
+        if gx.shape != shape:
+            size = dict.fromkeys(labels, 1) | dict(zip(shared, summed, strict=True))
+            gx = broadcast_to(reshape(gx, shape=tuple(size.values())), shape=shape)
         pulled.append(gx)
     return pulled
 

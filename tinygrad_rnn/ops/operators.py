@@ -671,8 +671,8 @@ class Operators(Tracer):
             sizes = (split_size,) * whole + ((rest,) if rest or not whole else ())
         else:
             sizes = tuple(split_size)
-        if builtins.sum(sizes) != total or builtins.any(size < 0 for size in sizes):
-            raise RuntimeError(f"split: sizes {sizes} do not add up to the axis's {total}")
+            if builtins.sum(sizes) != total or builtins.any(size < 0 for size in sizes):
+                raise RuntimeError(f"split: sizes {sizes} do not add up to the axis's {total}")
         return tuple(shape.split(self, sizes=sizes, axis=axis))
 
     def chunk(self: T, chunks: int, dim: int = 0) -> tuple[T, ...]:
@@ -680,7 +680,7 @@ class Operators(Tracer):
         if chunks <= 0:
             raise RuntimeError(f"chunk: the number of chunks must be positive, got {chunks}")
         size = -(-self.shape[from_end(dim, self.ndim)] // chunks)
-        return self.split(builtins.max(size, 1), dim)
+        return self.split(size or 1, dim)
 
     def unbind(self: T, dim: int = 0) -> tuple[T, ...]:
         """The parts at each index of an axis, as a tuple: the way to loop over time."""

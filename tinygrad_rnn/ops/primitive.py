@@ -14,6 +14,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from tinygrad_rnn.backend import is_array, namespace
 
 #: rule(g, y, *operands, **params) -> the cotangent of one operand (or of all, for a joint rule).
@@ -67,39 +69,44 @@ class Primitive:
         self.differentiable = bool(rules) or joint_rule is not None
         self._reads = [_reads(rule) for rule in rules]
         self._joint_reads = _reads(joint_rule)
-        self._kept: dict[tuple[int, int], tuple[bool, tuple[int, ...]]] = {}
+        self._kept: dict[int, tuple[bool, tuple[int, ...]]] = {}
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
 
     def __call__(self, *args: Any, **params: Any) -> Any:
         """Compute on arrays; let the highest-level Tracer among the operands decide otherwise."""
-        decides, level = None, 0
+        decides, level, on_host = None, 0, True
         for operand in args:
-            if isinstance(operand, Tracer) and operand.level > level:
-                decides, level = operand, operand.level
+            if type(operand) is np.ndarray:
+                continue
+            if isinstance(operand, Tracer):
+                if operand.level > level:
+                    decides, level = operand, operand.level
+            else:
+                on_host = False
         if decides is None:
-            return self.evaluate(namespace(*args), *args, **params)
+            return self.evaluate(np if on_host else namespace(*args), *args, **params)
         return decides.trace(self, args, params)
 
-    def keeps(self, needed: int, operands: int) -> tuple[bool, tuple[int, ...]]:
+    def keeps(self, pattern: int) -> tuple[bool, tuple[int, ...]]:
         """Whether backward reads the outputs' values, and the places of the operands it does not read.
 
-        needed: a bit for each operand, set if its cotangent will be asked for.
-        operands: how many there are.
+        pattern: a bit for each operand, set if its cotangent will be asked for, and above them one
+            more, which tells how many operands there are.
         """
-        kept = self._kept.get((needed, operands))
+        kept = self._kept.get(pattern)
         if kept is None:
-            kept = self._kept[needed, operands] = self._what_rules_read(needed, operands)
+            kept = self._kept[pattern] = self._what_rules_read(pattern)
         return kept
 
-    def _what_rules_read(self, needed: int, operands: int) -> tuple[bool, tuple[int, ...]]:
-        places = range(operands)
+    def _what_rules_read(self, pattern: int) -> tuple[bool, tuple[int, ...]]:
+        places = range(pattern.bit_length() - 1)
         if self.joint_rule is not None:
             output, reads = self._joint_reads
             read = {place for place in places if reads[min(place, len(reads) - 1)]}
         else:
-            asked = [self._reads[place] for place in places if needed >> place & 1]
+            asked = [self._reads[place] for place in places if pattern >> place & 1]
             output = any(reads_output for reads_output, _ in asked)
             read = {place for place in places if any(reads[place] for _, reads in asked)}
         return output, tuple(place for place in places if place not in read)
@@ -118,19 +125,21 @@ class Primitive:
         outputs, inputs: values; a shape where the rules read none.
         needed: anything but None marks an input whose cotangent is wanted.
         """
-        several = len(outputs) > 1
-        g, y = (gs, outputs) if several else (gs[0], outputs[0])
+        g, y = (gs[0], outputs[0]) if len(gs) == 1 else (gs, outputs)
         if self.joint_rule is not None:
             return self.joint_rule(g, y, *inputs, **params)
         return [
-            rule(g, y, *inputs, **params) if wanted is not None and rule is not None else None
-            for rule, wanted in zip(self.rules, needed, strict=True)
+            None if wanted is None or rule is None else rule(g, y, *inputs, **params)
+            for rule, wanted in zip(self.rules, needed)  # noqa: B905 - a rule per operand
         ]
 
     def explain(self, error: Exception, arrays: Sequence[Any]) -> Exception:
-        """The error of a failed evaluation, with the operation and its operands named."""
+        """The error of a failed evaluation, with the operation and its operands named.
+
+        Shapes that do not fit are a ValueError in NumPy and, as in PyTorch, a RuntimeError here.
+        """
         operands = ", ".join(describe(array) for array in arrays)
-        kind = type(error) if type(error) in (ValueError, TypeError, IndexError) else RuntimeError
+        kind = type(error) if type(error) in (TypeError, IndexError) else RuntimeError
         return kind(f"{self.name}({operands}): {error}")
 
 

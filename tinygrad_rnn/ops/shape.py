@@ -23,6 +23,8 @@ reshape = Primitive(
 
 
 def _transpose(xp: Any, x: Any, *, axes: tuple[int, ...]) -> Any:
+    if axes == (-1, -2):  # a matrix, on the path of every backward of matmul
+        return x.swapaxes(-1, -2)
     lead = x.ndim - len(axes)
     return x.transpose((*range(lead), *(x.ndim + axis for axis in axes)))
 
@@ -123,11 +125,11 @@ unpad = Primitive("unpad", _unpad, lambda g, _y, _x, *, widths: pad(g, widths=wi
 def permutation(ndim: int, *axes: int) -> tuple[int, ...]:
     """Axes as users give them (from either end) as a permutation counted from the end.
 
-    Raises IndexError for an axis out of range and ValueError for a repeated or a missing one.
+    Raises IndexError for an axis out of range and RuntimeError for a repeated or a missing one.
     """
     counted = tuple(from_end(axis, ndim) for axis in axes)
     if sorted(counted) != list(range(-ndim, 0)):
-        raise ValueError(f"permute: {axes} is not a permutation of the {ndim} axes of the tensor")
+        raise RuntimeError(f"permute: {axes} is not a permutation of the {ndim} axes of the tensor")
     return counted
 
 
