@@ -460,6 +460,7 @@ def test_a_sampler_without_a_length_can_be_resumed():
         (lambda: DataLoader(Squares(9), 2, shuffle=True), "items"),
         (lambda: DataLoader(Squares(8), 3, shuffle=True), "batches"),
         (lambda: DataLoader(Squares(8), 2), "sampler"),
+        (lambda: DataLoader(Squares(8), 2, shuffle=True, generator=seeded(0)), "generator"),
     ],
 )
 def test_loader_refuses_a_state_that_does_not_fit(other, named):

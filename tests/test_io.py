@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 from safetensors.numpy import load_file, save_file
 
-from tinygrad_rnn import creation, random
+import tinygrad_rnn as tg
+from tinygrad_rnn import creation, nn, optim, random
 from tinygrad_rnn.io import (
     FileFormatError,
     load,
@@ -703,3 +704,77 @@ def test_importing_io_does_not_import_safetensors():
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert answer.stdout.strip() == "False"
+
+
+# A real run
+
+
+class Run:
+    """A small recurrent model in training: dropout, a scheduler, a state carried across windows."""
+
+    def __init__(self, seed):
+        random.manual_seed(seed)
+        self.model = nn.ModuleDict(
+            {
+                "embedding": nn.Embedding(7, 5),
+                "step": nn.Linear(5 + 3, 3),
+                "readout": nn.Linear(3, 7),
+                "dropout": nn.Dropout(0.3),
+            }
+        )
+        self.optimizer = optim.Adam(self.model.parameters(), lr=0.05)
+        self.scheduler = optim.lr_scheduler.StepLR(self.optimizer, step_size=2, gamma=0.7)
+        tokens = np.random.default_rng(0).integers(0, 7, 50)
+        self.loader = BPTTBatcher(tokens, batch_size=3, seq_len=4)
+        self.state = None
+
+    @property
+    def parts(self):
+        return {
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "scheduler": self.scheduler,
+            "loader": self.loader,
+        }
+
+    def losses(self, count):
+        found = []
+        while len(found) < count:
+            for inputs, targets in self.loader:
+                found.append(self.step(inputs, targets))
+                if len(found) == count:
+                    break
+        return found
+
+    def step(self, inputs, targets):
+        h = creation.zeros(3, 3) if self.loader.starts_epoch else self.state  # (B, H)
+        loss = creation.zeros(())
+        for x, y in zip(self.model["embedding"](inputs).unbind(0), targets.unbind(0), strict=True):
+            x = self.model["dropout"](x)
+            h = self.model["step"](tg.cat([x, h], 1)).tanh()
+            loss = loss + nn.functional.cross_entropy(self.model["readout"](h), y)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.scheduler.step()
+        self.state = h.detach()
+        return loss.item()
+
+
+@pytest.mark.parametrize("stop", [1, 4, 7])
+def test_a_resumed_run_is_the_uninterrupted_run(tmp_path, stop):
+    whole = Run(seed=0)
+    expected = whole.losses(9)
+
+    stopped = Run(seed=0)
+    losses = stopped.losses(stop)
+    save_checkpoint(tmp_path / "run", **stopped.parts, extra={"state": stopped.state})
+    resumed = Run(seed=99)
+    resumed.state = load_checkpoint(tmp_path / "run", **resumed.parts)["state"]
+    losses += resumed.losses(9 - stop)
+
+    assert losses == expected  # bit for bit
+    assert expected[0] != expected[8]
+    assert_same(resumed.model.state_dict(), whole.model.state_dict())
+    assert_same(resumed.optimizer.state_dict(), whole.optimizer.state_dict())
+    assert_same(resumed.scheduler.state_dict(), whole.scheduler.state_dict())

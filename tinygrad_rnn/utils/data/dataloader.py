@@ -173,7 +173,12 @@ class DataLoader:
                 f"{state_dict['batches']} batches of an epoch"
             )
         own_generator = _generator_of(self._order)
-        if own_generator is not None and state_dict["generator"] is not None:
+        if (own_generator is None) != (state_dict["generator"] is None):
+            raise ValueError(
+                "DataLoader.load_state_dict: one of the two loaders has a generator of its own, the "
+                "other uses the default one; pass generator= as in the run that was saved"
+            )
+        if own_generator is not None:
             own_generator.set_state(state_dict["generator"])
         self.epoch = epoch
         self.position = position
