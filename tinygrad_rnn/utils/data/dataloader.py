@@ -175,7 +175,7 @@ class DataLoader:
         own_generator = _generator_of(self._order)
         if (own_generator is None) != (state_dict["generator"] is None):
             raise ValueError(
-                "DataLoader.load_state_dict: one of the two loaders has a generator of its own, the "
+                "DataLoader.load_state_dict: one of the two loaders has its own generator, the "
                 "other uses the default one; pass generator= as in the run that was saved"
             )
         if own_generator is not None:
