@@ -219,6 +219,16 @@ def test_warning_when_the_schedule_steps_before_the_optimizer():
         schedule.step()  # once is enough
 
 
+def test_a_sequence_warns_once():
+    optimizer = make()
+    schedule = SequentialLR(optimizer, [StepLR(optimizer, 3), StepLR(optimizer, 3)], [9])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        schedule.step()
+        schedule.step()
+    assert len(caught) == 1
+
+
 def test_no_order_warning_for_an_optimizer_with_its_own_step():
     class Own(Optimizer):
         def step(self, closure=None):

@@ -293,6 +293,20 @@ def test_groups_have_their_own_options():
     assert a.item() == 0.75
 
 
+def test_options_may_be_tensors_or_numpy_scalars():
+    """They are kept as Python numbers, which any checkpoint format can hold."""
+    adam = optim.Adam(
+        [parameter([1.0])], lr=Tensor(np.array(0.5)), betas=(np.float64(0.5), np.float64(0.75))
+    )
+    adam.add_param_group({"params": [parameter([1.0])], "eps": np.float32(0.5)})
+    groups = adam.state_dict()["param_groups"]
+    assert [(g["lr"], g["betas"], g["eps"]) for g in groups] == [
+        (0.5, (0.5, 0.75), 1e-8),
+        (0.5, (0.5, 0.75), 0.5),
+    ]
+    assert {type(value) for g in groups for value in (g["lr"], g["eps"], *g["betas"])} == {float}
+
+
 def test_a_group_given_as_a_dict_is_not_changed():
     group = {"params": [parameter([1.0])]}
     optim.SGD([group])

@@ -52,8 +52,8 @@ class Optimizer:
             raise TypeError(f"{name}: params is one Tensor; expected an iterable, as in [weight]")
         if isinstance(params, set | frozenset):
             raise TypeError(_unordered(name))
-        self.check_options(defaults)
-        self.defaults = defaults
+        self.defaults = python_numbers(defaults)
+        self.check_options(self.defaults)
         self.state: defaultdict[Tensor, State] = defaultdict(dict)
         self.param_groups: list[Options] = []
         self.steps_taken = 0
@@ -142,7 +142,7 @@ class Optimizer:
                     f"{name}: can't optimize a non-leaf Tensor (shape {param.shape}): it was "
                     "computed from another one, which is the parameter to pass"
                 )
-        group = {**self.defaults, **param_group, "params": params}
+        group = {**self.defaults, **python_numbers(param_group), "params": params}
         if labels:
             group["param_names"] = labels
         if any(("param_names" in group) != ("param_names" in other) for other in self.param_groups):
@@ -285,16 +285,12 @@ def python_numbers(group: Options) -> Options:
     Beside a Python float a float32 array stays float32; beside an `np.float64` (the learning rate
     someone computed with `np.cos`) it becomes float64 (NEP 50).
     """
-    return {
-        name: _python_number(value)
-        for name, value in group.items()
-        if name not in ("params", "param_names")
-    }
+    return {name: _python_number(value) for name, value in group.items() if name != "params"}
 
 
 def _python_number(value: Any) -> Any:
     if isinstance(value, tuple | list):
-        return [_python_number(item) for item in value]
+        return type(value)(_python_number(item) for item in value)
     return value.item() if hasattr(value, "item") else value
 
 

@@ -64,7 +64,6 @@ class SequentialLR(LRScheduler):
         super().load_state_dict({**state_dict, "_schedulers": self._schedulers})
 
     def _advance(self) -> None:
-        self._step_count += 1
         self.last_epoch += 1
         number = bisect_right(self._milestones, self.last_epoch)
         scheduler = self._schedulers[number]
@@ -72,5 +71,5 @@ class SequentialLR(LRScheduler):
         if self.last_epoch == begins:
             scheduler._restart()
         else:
-            scheduler._advance()
+            scheduler.step()  # which also warns of a wrong order, so steps are not counted here
         self._last_lr = scheduler.get_last_lr()
