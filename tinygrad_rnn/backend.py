@@ -96,7 +96,7 @@ _default_device: device | None = None
 
 
 def get_default_device() -> device:
-    """Where new tensors are made: set_default_device's, else TINYGRAD_RNN_DEVICE's, else the CPU."""
+    """Where new tensors are made: as set, else as TINYGRAD_RNN_DEVICE says, else on the CPU."""
     if _default_device is not None:
         return _default_device
     name = os.environ.get("TINYGRAD_RNN_DEVICE")
@@ -171,7 +171,7 @@ def erf(array: Array) -> Array:
     return importlib.import_module("cupyx.scipy.special").erf(array)
 
 
-_default_dtype = np.dtype(np.float32)
+_default_dtype: np.dtype[Any] = np.dtype(np.float32)
 
 
 def get_default_dtype() -> np.dtype[Any]:

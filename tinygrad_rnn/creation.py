@@ -58,7 +58,7 @@ def tensor(
 
 
 def as_tensor(data: Any, dtype: DTypeLike = None, device: Device = None) -> Tensor:
-    """A tensor of the data, sharing memory where dtype and device allow; a tensor comes as it is."""
+    """A tensor of the data, sharing memory where dtype and device allow."""
     if isinstance(data, Tensor):
         return data.to(device, dtype=dtype)
     if device is None and backend.is_array(data):

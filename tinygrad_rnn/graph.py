@@ -291,7 +291,7 @@ class _Walk:
 
 
 def _newest_first(sources: Iterable[Any]) -> list[Node]:
-    """Every node reachable from the sources, a later one before the earlier ones it was made from."""
+    """Every node reachable from the sources, each before those it was made from."""
     stack = [maker for maker in sources if type(maker) is Node]
     seen = set(stack)
     while stack:
@@ -328,10 +328,10 @@ def _released(node: Node, cotangents: dict[Edge, Any]) -> str:
     known = f"the earlier value of '{name}'" if name else f"a tensor of shape {shape}"
     state = name or "h"
     return (
-        f"backward: {known}, made by '{node.primitive.name}' in an earlier iteration, was used again, "
-        "but an earlier backward has released the graph behind it. If only the value should go on, "
-        f"detach it between iterations: {state} = {state}.detach(). To differentiate the same graph "
-        "twice, pass retain_graph=True to the first backward"
+        f"backward: {known}, made by '{node.primitive.name}' in an earlier iteration, was used "
+        "again, but an earlier backward has released the graph behind it. If only the value should go on, "
+        f"detach it between iterations: {state} = {state}.detach(). To differentiate the same "
+        "graph twice, pass retain_graph=True to the first backward"
     )
 
 
@@ -368,6 +368,7 @@ def _tensors_of_callers() -> Iterator[tuple[str, Any]]:
 
 
 def watch_forward(primitive: Primitive, arrays: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """Raise at an operation that made something non-finite from finite operands."""
     if all(map(_finite, arrays)) and not all(map(_finite, outputs)):
         raise RuntimeError(_anomaly("forward", primitive, arrays, outputs, user_line()))
 
@@ -390,7 +391,11 @@ def _finite(value: Any) -> bool:
 
 
 def _anomaly(
-    direction: str, primitive: Primitive, operands: list[Any], made: list[Any], line: str | None
+    direction: str,
+    primitive: Primitive,
+    operands: Sequence[Any],
+    made: Sequence[Any],
+    line: str | None,
 ) -> str:
     arrays = [getattr(value, "array", value) for value in made]
     nan = any(bool(namespace(a).isnan(a).any()) for a in arrays if a.dtype.kind == "f")

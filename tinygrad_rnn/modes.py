@@ -48,7 +48,7 @@ class set_grad_enabled:
 
 
 class _Recording:
-    """`no_grad` and `enable_grad`: recording off (or on) inside a `with` or a decorated function."""
+    """`no_grad` and `enable_grad`: a context manager and a decorator."""
 
     _value: bool
 

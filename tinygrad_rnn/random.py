@@ -1,4 +1,4 @@
-"""Random numbers from a seed: the generator behind initial weights, dropout, shuffling and sampling.
+"""Random numbers from a seed: for initial weights, dropout, shuffling and sampling.
 
 Numbers are drawn on the host by NumPy's counter-based Philox generator, so a seed gives the same
 weights and masks on every device; its whole state is fourteen integers, which checkpoints keep.
@@ -45,7 +45,7 @@ class Generator:
         return np.concatenate([*parts, np.array(loose, np.uint64)])
 
     def set_state(self, state: Any) -> Generator:
-        """Go to where `get_state` was called. Raises ValueError for anything else than its result."""
+        """Go to where `get_state` was called. Raises ValueError for anything else."""
         values = to_numpy(getattr(state, "array", state))
         if values.shape != (14,) or values.dtype != np.uint64:
             raise ValueError(

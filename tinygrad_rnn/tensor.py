@@ -251,7 +251,7 @@ class Tensor(Operators):
         """Ask for (or stop asking for) a gradient with respect to this leaf."""
         if requires_grad and self.dtype.kind != "f":
             raise RuntimeError(
-                f"requires_grad: only floating-point tensors can require gradients, not {self.dtype}"
+                f"requires_grad: only floating-point tensors can have gradients, not {self.dtype}"
             )
         if not requires_grad and not self.is_leaf:
             raise RuntimeError(
@@ -344,7 +344,7 @@ class Tensor(Operators):
     # Changing values in place.
 
     def mark_written(self, writer: str = "an in-place operation") -> None:
-        """Say that `.array` was written from outside, so that a stale value in backward is noticed."""
+        """Say that `.array` was written from outside: backward then notices a stale value."""
         writes.note(self.array, writer)
 
     def in_place(self, name: str, write: Callable[[Any, Array], None]) -> Tensor:
@@ -482,8 +482,8 @@ class Tensor(Operators):
         if current.recording and (self.requires_grad or wants_gradient):
             if self.is_leaf and self.requires_grad:
                 raise RuntimeError(
-                    "setitem: this tensor is a leaf that requires a gradient; write under no_grad(), "
-                    "or write into a clone()"
+                    "setitem: this tensor is a leaf that requires a gradient; write under "
+                    "no_grad(), or write into a clone()"
                 )
             self._become(self._put(index, value))
             return
@@ -595,7 +595,7 @@ def grad(
     allow_unused: bool | None = None,
     materialize_grads: bool = False,
 ) -> tuple[Tensor | None, ...]:
-    """d(sum of outputs)/d(input), contracted with grad_outputs, for each input; `.grad` is not used.
+    """d(sum of outputs)/d(input), contracted with grad_outputs, for each input.
 
     inputs: leaves or recorded tensors.
     allow_unused: give None for an input that the outputs do not depend on, instead of an error.
@@ -635,8 +635,8 @@ def _edge_of(tensor: Tensor, caller: str) -> Edge:
         raise TypeError(f"{caller}: expected Tensors, got {type(tensor).__name__}")
     if not tensor.requires_grad:
         raise RuntimeError(
-            f"{caller}: a tensor of {describe(tensor)} does not require a gradient and was not made "
-            "from one that does; was it detached, or computed under no_grad()?"
+            f"{caller}: a tensor of {describe(tensor)} does not require a gradient and was not "
+            "made from one that does; was it detached, or computed under no_grad()?"
         )
     return tensor if tensor._edge is None else tensor._edge
 
@@ -644,7 +644,7 @@ def _edge_of(tensor: Tensor, caller: str) -> Edge:
 def _seeds(tensors: Any, gradients: Any, caller: str) -> dict[Edge, Tensor]:
     """The cotangents that backward starts from, by edge."""
     roots, given = _as_tuple(tensors), _as_tuple(gradients)
-    if given == (None,):
+    if len(given) == 1 and given[0] is None:
         given = (None,) * len(roots)
     if len(given) != len(roots):
         raise RuntimeError(f"{caller}: {len(roots)} tensors but {len(given)} gradients")

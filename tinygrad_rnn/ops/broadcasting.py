@@ -29,7 +29,7 @@ sum_to = Primitive(
 )
 
 #: y = x, repeated along new leading axes and axes of size 1. A read-only view.
-broadcast_to = Primitive(
+broadcast_to: Primitive = Primitive(
     "broadcast_to",
     lambda xp, x, *, shape: xp.broadcast_to(x, shape),
     lambda g, _y, x_shape, *, shape: sum_to(g, shape=shape_of(x_shape)),

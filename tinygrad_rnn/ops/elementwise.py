@@ -139,8 +139,8 @@ minimum = elementwise(
     lambda g, _z, x, y: (g * (x < y) + g * (x <= y)) * 0.5,
     lambda g, _z, x, y: (g * (y < x) + g * (y <= x)) * 0.5,
 )
-# `where` and not a product with the mask: an infinite cotangent must not reach the branch not taken.
-where = elementwise(
+# `where`, not a product with the mask: an infinite g must not reach the branch not taken.
+where: Elementwise = elementwise(
     "where",
     lambda xp, condition, x, y: xp.where(condition, x, y),
     "c ? x : y",
@@ -170,7 +170,9 @@ expm1 = elementwise("expm1", lambda xp, x: xp.expm1(x), "expm1(x)", lambda g, y,
 log = elementwise("log", lambda xp, x: xp.log(x), "log(x)", lambda g, _y, x: g / x)
 log1p = elementwise("log1p", lambda xp, x: xp.log1p(x), "log1p(x)", lambda g, _y, x: g / (1 + x))
 sin = elementwise("sin", lambda xp, x: xp.sin(x), "sin(x)", lambda g, _y, x: g * cos(x))
-cos = elementwise("cos", lambda xp, x: xp.cos(x), "cos(x)", lambda g, _y, x: g * -sin(x))
+cos: Elementwise = elementwise(
+    "cos", lambda xp, x: xp.cos(x), "cos(x)", lambda g, _y, x: g * -sin(x)
+)
 tanh = elementwise("tanh", lambda xp, x: xp.tanh(x), "tanh(x)", lambda g, y, _x: g * (1 - y * y))
 erf = elementwise(
     "erf",
@@ -204,14 +206,14 @@ relu = elementwise(
 
 # --- piecewise constant: the derivative is 0 wherever it exists ---------------------------------
 
-sign = elementwise("sign", lambda xp, x: xp.sign(x), "(x > 0) - (x < 0)", lambda g, _y, _x: g * 0)
+sign: Elementwise = elementwise(
+    "sign", lambda xp, x: xp.sign(x), "(x > 0) - (x < 0)", lambda g, _y, _x: g * 0
+)
 floor = elementwise("floor", lambda xp, x: xp.floor(x), "floor(x)", lambda g, _y, _x: g * 0)
 ceil = elementwise("ceil", lambda xp, x: xp.ceil(x), "ceil(x)", lambda g, _y, _x: g * 0)
 # NumPy's rint, like PyTorch's round, goes to the even neighbour from the middle.
 round = elementwise("round", lambda xp, x: xp.rint(x), "rint(x)", lambda g, _y, _x: g * 0)
-trunc = elementwise(
-    "trunc", lambda xp, x: xp.trunc(x), "trunc(x)", lambda g, _y, _x: g * 0
-)
+trunc = elementwise("trunc", lambda xp, x: xp.trunc(x), "trunc(x)", lambda g, _y, _x: g * 0)
 # x mod y with the sign of y: x - y ⌊x/y⌋.
 remainder = elementwise(
     "remainder",
@@ -224,18 +226,16 @@ remainder = elementwise(
 # --- conversions and comparisons ----------------------------------------------------------------
 
 #: y = x in another floating dtype. `source` is x's own, to which the cotangent goes back.
-cast = Elementwise(
+cast: Elementwise = Elementwise(
     "cast",
     lambda xp, x, *, dtype, source: x.astype(dtype),
     lambda g, _y, _x, *, dtype, source: cast(g, dtype=source, source=dtype),
     one_dtype=False,
 )
 #: y = x as integers (towards zero) or truth values: no derivative.
-discretize = Elementwise(
-    "discretize", lambda xp, x, *, dtype: x.astype(dtype), one_dtype=False
-)
+discretize = Elementwise("discretize", lambda xp, x, *, dtype: x.astype(dtype), one_dtype=False)
 #: y = x on another device. `source` is x's own, to which the cotangent goes back.
-transfer = Elementwise(
+transfer: Elementwise = Elementwise(
     "transfer",
     lambda xp, x, *, device, source: backend.to_device(x, device),
     lambda g, _y, _x, *, device, source: transfer(g, device=source, source=device),

@@ -39,7 +39,9 @@ getitem = Primitive(
     lambda g, _y, x_shape, *, index: place(g, shape=shape_of(x_shape), index=index),
 )
 #: y = zeros of `shape` with x added at `index`.
-place = Primitive("place", _place, lambda g, _y, _x, *, shape, index: getitem(g, index=index))
+place: Primitive = Primitive(
+    "place", _place, lambda g, _y, _x, *, shape, index: getitem(g, index=index)
+)
 
 
 def _put(xp: Any, x: Any, value: Any, *, index: Any) -> Any:
@@ -57,7 +59,7 @@ def _put_value_rule(g: Any, _y: Any, _x: Any, value_shape: Any, *, index: Any) -
 
 
 #: y = a copy of x with `value` written at `index`: assignment without touching x.
-put = Primitive(
+put: Primitive = Primitive(
     "put",
     _put,
     lambda g, _y, _x, _value, *, index: put(g, 0, index=index),
@@ -87,7 +89,7 @@ def _add_rows(xp: Any, x: Any, indices: Any, *, rows: int) -> Any:
 
 
 #: y = zeros of N `rows`, with the rows of x added at `indices`: (*indices.shape, …) -> (N, …).
-add_rows = Primitive(
+add_rows: Primitive = Primitive(
     "add_rows",
     _add_rows,
     lambda g, _y, _x, indices, *, rows: take(g, indices),
@@ -122,7 +124,7 @@ def _scatter_add(xp: Any, x: Any, index: Any, source: Any, *, axis: int) -> Any:
 
 
 #: y = x with source[…, k, …] added at position index[…, k, …] of an axis.
-scatter_add = Primitive(
+scatter_add: Primitive = Primitive(
     "scatter_add",
     _scatter_add,
     lambda g, _y, _x, _index, _source, *, axis: g,

@@ -11,18 +11,20 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tinygrad_rnn import backend
 from tinygrad_rnn.backend import DTypeLike
 from tinygrad_rnn.ops import elementwise, indexing, linear, reduction, shape
 from tinygrad_rnn.ops.broadcasting import broadcast_to, sum_to
+from tinygrad_rnn.ops.conversions import Conversions
 from tinygrad_rnn.ops.primitive import Tracer, describe
 from tinygrad_rnn.ops.shape import from_end
 
-T = TypeVar("T", bound="Operators")
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 Dims = int | Sequence[int] | None
 
 
@@ -33,169 +35,175 @@ class ValuesIndices(NamedTuple):
     indices: Any
 
 
-class Operators(Tracer):
+class Operators(Conversions):
     """Operators and methods over primitives; `Tensor` and `Var` are its two kinds."""
 
     __slots__ = ()
 
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    ndim: int
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of the axes."""
+        raise NotImplementedError
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        raise NotImplementedError
 
     # --- arithmetic ------------------------------------------------------------------------------
 
-    def __add__(self: T, other: Any) -> T:
+    def __add__(self, other: Any) -> Self:
         return elementwise.add(self, other)
 
-    def __radd__(self: T, other: Any) -> T:
+    def __radd__(self, other: Any) -> Self:
         return elementwise.add(other, self)
 
-    def __sub__(self: T, other: Any) -> T:
+    def __sub__(self, other: Any) -> Self:
         return elementwise.subtract(self, other)
 
-    def __rsub__(self: T, other: Any) -> T:
+    def __rsub__(self, other: Any) -> Self:
         return elementwise.subtract(other, self)
 
-    def __mul__(self: T, other: Any) -> T:
+    def __mul__(self, other: Any) -> Self:
         return elementwise.multiply(self, other)
 
-    def __rmul__(self: T, other: Any) -> T:
+    def __rmul__(self, other: Any) -> Self:
         return elementwise.multiply(other, self)
 
-    def __truediv__(self: T, other: Any) -> T:
+    def __truediv__(self, other: Any) -> Self:
         return elementwise.divide(self, other)
 
-    def __rtruediv__(self: T, other: Any) -> T:
+    def __rtruediv__(self, other: Any) -> Self:
         return elementwise.divide(other, self)
 
-    def __floordiv__(self: T, other: Any) -> T:
+    def __floordiv__(self, other: Any) -> Self:
         return elementwise.floor_divide(self, other)
 
-    def __rfloordiv__(self: T, other: Any) -> T:
+    def __rfloordiv__(self, other: Any) -> Self:
         return elementwise.floor_divide(other, self)
 
-    def __mod__(self: T, other: Any) -> T:
+    def __mod__(self, other: Any) -> Self:
         return elementwise.remainder(self, other)
 
-    def __rmod__(self: T, other: Any) -> T:
+    def __rmod__(self, other: Any) -> Self:
         return elementwise.remainder(other, self)
 
-    def __pow__(self: T, exponent: Any) -> T:
+    def __pow__(self, exponent: Any) -> Self:
         if isinstance(exponent, int | float) and exponent == 2:
             return elementwise.square(self)
         return elementwise.power(self, exponent)
 
-    def __rpow__(self: T, base: Any) -> T:
+    def __rpow__(self, base: Any) -> Self:
         return elementwise.power(base, self)
 
-    def __matmul__(self: T, other: Any) -> T:
+    def __matmul__(self, other: Any) -> Self:
         return matmul(self, other)
 
-    def __rmatmul__(self: T, other: Any) -> T:
+    def __rmatmul__(self, other: Any) -> Self:
         return matmul(other, self)
 
-    def __neg__(self: T) -> T:
+    def __neg__(self) -> Self:
         return elementwise.negative(self)
 
-    def __pos__(self: T) -> T:
+    def __pos__(self) -> Self:
         return self
 
-    def __abs__(self: T) -> T:
+    def __abs__(self) -> Self:
         return elementwise.absolute(self)
 
-    def __and__(self: T, other: Any) -> T:
+    def __and__(self, other: Any) -> Self:
         return elementwise.bitwise_and(self, other)
 
-    def __or__(self: T, other: Any) -> T:
+    def __or__(self, other: Any) -> Self:
         return elementwise.bitwise_or(self, other)
 
-    def __xor__(self: T, other: Any) -> T:
+    def __xor__(self, other: Any) -> Self:
         return elementwise.bitwise_xor(self, other)
 
-    def __invert__(self: T) -> T:
+    def __invert__(self) -> Self:
         return elementwise.bitwise_not(self)
 
-    def __eq__(self: T, other: Any) -> T:  # type: ignore[override]
+    def __eq__(self, other: Any) -> Self:  # type: ignore[override]
         return elementwise.equal(self, other)
 
-    def __ne__(self: T, other: Any) -> T:  # type: ignore[override]
+    def __ne__(self, other: Any) -> Self:  # type: ignore[override]
         return elementwise.not_equal(self, other)
 
-    def __lt__(self: T, other: Any) -> T:
+    def __lt__(self, other: Any) -> Self:
         return elementwise.less(self, other)
 
-    def __le__(self: T, other: Any) -> T:
+    def __le__(self, other: Any) -> Self:
         return elementwise.less_equal(self, other)
 
-    def __gt__(self: T, other: Any) -> T:
+    def __gt__(self, other: Any) -> Self:
         return elementwise.greater(self, other)
 
-    def __ge__(self: T, other: Any) -> T:
+    def __ge__(self, other: Any) -> Self:
         return elementwise.greater_equal(self, other)
 
     __hash__ = object.__hash__
 
-    def add(self: T, other: Any, *, alpha: float = 1) -> T:
+    def add(self, other: Any, *, alpha: float = 1) -> Self:
         """y = x + alpha · other."""
         return self + (other if alpha == 1 else other * alpha)
 
-    def sub(self: T, other: Any, *, alpha: float = 1) -> T:
+    def sub(self, other: Any, *, alpha: float = 1) -> Self:
         """y = x - alpha · other."""
         return self - (other if alpha == 1 else other * alpha)
 
-    def mul(self: T, other: Any) -> T:
+    def mul(self, other: Any) -> Self:
         """y = x · other, elementwise."""
         return self * other
 
-    def div(self: T, other: Any) -> T:
+    def div(self, other: Any) -> Self:
         """y = x / other, elementwise."""
         return self / other
 
-    def pow(self: T, exponent: Any) -> T:
+    def pow(self, exponent: Any) -> Self:
         """y = x to the power of exponent."""
         return self**exponent
 
-    def neg(self: T) -> T:
+    def neg(self) -> Self:
         """y = -x."""
         return -self
 
-    def remainder(self: T, other: Any) -> T:
+    def remainder(self, other: Any) -> Self:
         """y = x - other · ⌊x / other⌋: the sign of the divisor, as Python's %."""
         return self % other
 
-    def abs(self: T) -> T:
+    def abs(self) -> Self:
         """y = |x|; the derivative at 0 is taken as 0."""
         return elementwise.absolute(self)
 
-    def sign(self: T) -> T:
+    def sign(self) -> Self:
         """y = -1, 0 or 1."""
         return elementwise.sign(self)
 
-    def sqrt(self: T) -> T:
+    def sqrt(self) -> Self:
         """y = √x."""
         return elementwise.sqrt(self)
 
-    def rsqrt(self: T) -> T:
+    def rsqrt(self) -> Self:
         """y = 1 / √x."""
         return 1.0 / elementwise.sqrt(self)
 
-    def square(self: T) -> T:
+    def square(self) -> Self:
         """y = x²."""
         return elementwise.square(self)
 
-    def reciprocal(self: T) -> T:
+    def reciprocal(self) -> Self:
         """y = 1 / x."""
         return 1.0 / self
 
-    def maximum(self: T, other: Any) -> T:
+    def maximum(self, other: Any) -> Self:
         """y = the larger of x and other, elementwise; a tie shares the gradient."""
         return elementwise.maximum(self, other)
 
-    def minimum(self: T, other: Any) -> T:
+    def minimum(self, other: Any) -> Self:
         """y = the smaller of x and other, elementwise; a tie shares the gradient."""
         return elementwise.minimum(self, other)
 
-    def clamp(self: T, min: Any = None, max: Any = None) -> T:
+    def clamp(self, min: Any = None, max: Any = None) -> Self:
         """y = x brought into [min, max]; a bound may be a number, a tensor, or None."""
         if min is None and max is None:
             raise RuntimeError("clamp: at least one of min and max must be given")
@@ -206,143 +214,143 @@ class Operators(Tracer):
 
     clip = clamp
 
-    def lerp(self: T, end: Any, weight: Any) -> T:
+    def lerp(self, end: Any, weight: Any) -> Self:
         """y = x + weight · (end - x)."""
         return self + weight * (end - self)
 
     # --- exponentials and squashing functions ----------------------------------------------------
 
-    def exp(self: T) -> T:
+    def exp(self) -> Self:
         """y = eˣ."""
         return elementwise.exp(self)
 
-    def expm1(self: T) -> T:
+    def expm1(self) -> Self:
         """y = eˣ - 1, exact for small x."""
         return elementwise.expm1(self)
 
-    def log(self: T) -> T:
+    def log(self) -> Self:
         """y = ln x."""
         return elementwise.log(self)
 
-    def log1p(self: T) -> T:
+    def log1p(self) -> Self:
         """y = ln(1 + x), exact for small x."""
         return elementwise.log1p(self)
 
-    def log2(self: T) -> T:
+    def log2(self) -> Self:
         """y = log₂ x."""
         return elementwise.log(self) * (1 / math.log(2))
 
-    def log10(self: T) -> T:
+    def log10(self) -> Self:
         """y = log₁₀ x."""
         return elementwise.log(self) * (1 / math.log(10))
 
-    def sin(self: T) -> T:
+    def sin(self) -> Self:
         """y = sin x, x in radians."""
         return elementwise.sin(self)
 
-    def cos(self: T) -> T:
+    def cos(self) -> Self:
         """y = cos x, x in radians."""
         return elementwise.cos(self)
 
-    def tanh(self: T) -> T:
+    def tanh(self) -> Self:
         """y = tanh x."""
         return elementwise.tanh(self)
 
-    def sigmoid(self: T) -> T:
+    def sigmoid(self) -> Self:
         """y = 1 / (1 + e⁻ˣ)."""
         return elementwise.sigmoid(self)
 
-    def softplus(self: T) -> T:
+    def softplus(self) -> Self:
         """y = ln(1 + eˣ)."""
         return elementwise.softplus(self)
 
-    def relu(self: T) -> T:
+    def relu(self) -> Self:
         """y = max(x, 0); the derivative at 0 is taken as 0."""
         return elementwise.relu(self)
 
-    def erf(self: T) -> T:
+    def erf(self) -> Self:
         """y = 2/√π ∫₀ˣ e^(-t²) dt."""
         return elementwise.erf(self)
 
-    def floor(self: T) -> T:
+    def floor(self) -> Self:
         """y = ⌊x⌋."""
         return elementwise.floor(self)
 
-    def ceil(self: T) -> T:
+    def ceil(self) -> Self:
         """y = ⌈x⌉."""
         return elementwise.ceil(self)
 
-    def round(self: T) -> T:
+    def round(self) -> Self:
         """y = x rounded to the nearest integer, to the even one from the middle."""
         return elementwise.round(self)
 
-    def isnan(self: T) -> T:
+    def isnan(self) -> Self:
         """Whether each value is NaN."""
         return elementwise.isnan(self)
 
-    def isinf(self: T) -> T:
+    def isinf(self) -> Self:
         """Whether each value is infinite."""
         return elementwise.isinf(self)
 
-    def isfinite(self: T) -> T:
+    def isfinite(self) -> Self:
         """Whether each value is neither NaN nor infinite."""
         return elementwise.isfinite(self)
 
-    def logical_and(self: T, other: Any) -> T:
+    def logical_and(self, other: Any) -> Self:
         """Whether both are non-zero."""
         return elementwise.logical_and(self, other)
 
-    def logical_or(self: T, other: Any) -> T:
+    def logical_or(self, other: Any) -> Self:
         """Whether at least one is non-zero."""
         return elementwise.logical_or(self, other)
 
-    def logical_not(self: T) -> T:
+    def logical_not(self) -> Self:
         """Whether each value is zero."""
         return elementwise.logical_not(self)
 
-    def eq(self: T, other: Any) -> T:
+    def eq(self, other: Any) -> Self:
         """Whether the values are equal, elementwise."""
         return elementwise.equal(self, other)
 
-    def ne(self: T, other: Any) -> T:
+    def ne(self, other: Any) -> Self:
         """Whether the values differ, elementwise."""
         return elementwise.not_equal(self, other)
 
-    def lt(self: T, other: Any) -> T:
+    def lt(self, other: Any) -> Self:
         """Whether x < other, elementwise."""
         return elementwise.less(self, other)
 
-    def le(self: T, other: Any) -> T:
+    def le(self, other: Any) -> Self:
         """Whether x <= other, elementwise."""
         return elementwise.less_equal(self, other)
 
-    def gt(self: T, other: Any) -> T:
+    def gt(self, other: Any) -> Self:
         """Whether x > other, elementwise."""
         return elementwise.greater(self, other)
 
-    def ge(self: T, other: Any) -> T:
+    def ge(self, other: Any) -> Self:
         """Whether x >= other, elementwise."""
         return elementwise.greater_equal(self, other)
 
     # --- linear algebra --------------------------------------------------------------------------
 
-    def matmul(self: T, other: Any) -> T:
+    def matmul(self, other: Any) -> Self:
         """y = x @ other, with NumPy's meaning for vectors and for leading axes."""
         return matmul(self, other)
 
-    def mm(self: T, other: Any) -> T:
+    def mm(self, other: Any) -> Self:
         """y = x @ other for two matrices."""
         return _product("mm", self, other, 2)
 
-    def bmm(self: T, other: Any) -> T:
+    def bmm(self, other: Any) -> Self:
         """y[b] = x[b] @ other[b]:  (B, N, M), (B, M, P) -> (B, N, P)."""
         return _product("bmm", self, other, 3)
 
-    def mv(self: T, vector: Any) -> T:
+    def mv(self, vector: Any) -> Self:
         """y = x @ vector:  (N, M), (M,) -> (N,)."""
         return matmul(self, vector)
 
-    def dot(self: T, other: Any) -> T:
+    def dot(self, other: Any) -> Self:
         """The inner product of two vectors."""
         if self.ndim != 1 or other.ndim != 1:
             raise RuntimeError(
@@ -350,30 +358,30 @@ class Operators(Tracer):
             )
         return matmul(self, other)
 
-    def outer(self: T, other: Any) -> T:
+    def outer(self, other: Any) -> Self:
         """y[i, j] = x[i] · other[j]."""
         return self.unsqueeze(-1) * other
 
     # --- reductions ------------------------------------------------------------------------------
 
-    def sum(self: T, dim: Dims = None, keepdim: bool = False, dtype: DTypeLike = None) -> T:
+    def sum(self, dim: Dims = None, keepdim: bool = False, dtype: DTypeLike = None) -> Self:
         """The sum over the axes `dim` (all of them by default)."""
         x = self if dtype is None else self.to(dtype)
         return reduction.sum(x, axes=_axes(x, dim), keepdims=keepdim)
 
-    def mean(self: T, dim: Dims = None, keepdim: bool = False) -> T:
+    def mean(self, dim: Dims = None, keepdim: bool = False) -> Self:
         """The mean over the axes `dim` (all of them by default)."""
         return reduction.mean(self, axes=_axes(self, dim), keepdims=keepdim)
 
-    def amax(self: T, dim: Dims = None, keepdim: bool = False) -> T:
+    def amax(self, dim: Dims = None, keepdim: bool = False) -> Self:
         """The largest value over the axes `dim`; ties share the gradient."""
         return reduction.max(self, axes=_nonempty(self, dim, "amax"), keepdims=keepdim)
 
-    def amin(self: T, dim: Dims = None, keepdim: bool = False) -> T:
+    def amin(self, dim: Dims = None, keepdim: bool = False) -> Self:
         """The smallest value over the axes `dim`; ties share the gradient."""
         return reduction.min(self, axes=_nonempty(self, dim, "amin"), keepdims=keepdim)
 
-    def max(self: T, dim: Any = None, keepdim: bool = False) -> Any:
+    def max(self, dim: Any = None, keepdim: bool = False) -> Any:
         """The largest value; with an axis, (values, indices) along it; with a tensor, maximum."""
         if isinstance(dim, Tracer):
             return self.maximum(dim)
@@ -381,7 +389,7 @@ class Operators(Tracer):
             return self.amax(keepdim=keepdim)
         return self._at(self.argmax(dim, keepdim=True), dim, keepdim)
 
-    def min(self: T, dim: Any = None, keepdim: bool = False) -> Any:
+    def min(self, dim: Any = None, keepdim: bool = False) -> Any:
         """The smallest value; with an axis, (values, indices) along it; with a tensor, minimum."""
         if isinstance(dim, Tracer):
             return self.minimum(dim)
@@ -389,13 +397,13 @@ class Operators(Tracer):
             return self.amin(keepdim=keepdim)
         return self._at(self.argmin(dim, keepdim=True), dim, keepdim)
 
-    def _at(self: T, indices: T, dim: int, keepdim: bool) -> ValuesIndices:
+    def _at(self, indices: Self, dim: int, keepdim: bool) -> ValuesIndices:
         values = self.gather(dim, indices)
         if not keepdim:
             values, indices = values.squeeze(dim), indices.squeeze(dim)
         return ValuesIndices(values, indices)
 
-    def prod(self: T, dim: int | None = None, keepdim: bool = False) -> T:
+    def prod(self, dim: int | None = None, keepdim: bool = False) -> Self:
         """The product over an axis (over all values by default).
 
         Multiplied in pairs, then pairs of pairs: differentiable to any order, zeros included.
@@ -413,13 +421,13 @@ class Operators(Tracer):
         return x.reshape((1,) * self.ndim) if dim is None else x.unsqueeze(from_end(dim, self.ndim))
 
     def var(
-        self: T,
+        self,
         dim: Dims = None,
         unbiased: bool = True,
         keepdim: bool = False,
         *,
         correction: int | None = None,
-    ) -> T:
+    ) -> Self:
         """The mean squared distance from the mean, over n - correction (1 unless not unbiased)."""
         axes = _axes(self, dim)
         n = reduction.count(self.shape, axes)
@@ -429,17 +437,17 @@ class Operators(Tracer):
         return total * (1 / free if free > 0 else math.nan if n <= 1 else math.inf)
 
     def std(
-        self: T,
+        self,
         dim: Dims = None,
         unbiased: bool = True,
         keepdim: bool = False,
         *,
         correction: int | None = None,
-    ) -> T:
+    ) -> Self:
         """The square root of var."""
         return self.var(dim, unbiased, keepdim, correction=correction).sqrt()
 
-    def norm(self: T, p: float | str = 2, dim: Dims = None, keepdim: bool = False) -> T:
+    def norm(self, p: float | str = 2, dim: Dims = None, keepdim: bool = False) -> Self:
         """(Σ |x|ᵖ)^(1/p) over the axes; p = inf gives the largest magnitude."""
         if p in (2, "fro"):
             return self.square().sum(dim, keepdim).sqrt()
@@ -447,31 +455,31 @@ class Operators(Tracer):
             return self.abs().amax(dim, keepdim)
         return (self.abs() ** float(p)).sum(dim, keepdim) ** (1 / float(p))
 
-    def logsumexp(self: T, dim: Dims, keepdim: bool = False) -> T:
+    def logsumexp(self, dim: Dims, keepdim: bool = False) -> Self:
         """ln Σ eˣ over the axes, without overflow."""
         return reduction.logsumexp(self, axes=_axes(self, dim), keepdims=keepdim)
 
-    def softmax(self: T, dim: int) -> T:
+    def softmax(self, dim: int) -> Self:
         """eˣ / Σ eˣ along an axis."""
         return elementwise.exp(self.log_softmax(dim))
 
-    def log_softmax(self: T, dim: int) -> T:
+    def log_softmax(self, dim: int) -> Self:
         """x - ln Σ eˣ along an axis."""
         return self - self.logsumexp(dim, keepdim=True)
 
-    def cumsum(self: T, dim: int) -> T:
+    def cumsum(self, dim: int) -> Self:
         """y[k] = x[0] + … + x[k] along an axis."""
         return reduction.cumsum(self, axis=from_end(dim, self.ndim))
 
-    def argmax(self: T, dim: int | None = None, keepdim: bool = False) -> T:
+    def argmax(self, dim: int | None = None, keepdim: bool = False) -> Self:
         """The index of the largest value along an axis (of the flattened tensor by default)."""
         return self._position(reduction.argmax, dim, keepdim)
 
-    def argmin(self: T, dim: int | None = None, keepdim: bool = False) -> T:
+    def argmin(self, dim: int | None = None, keepdim: bool = False) -> Self:
         """The index of the smallest value along an axis (of the flattened tensor by default)."""
         return self._position(reduction.argmin, dim, keepdim)
 
-    def _position(self: T, find: Any, dim: int | None, keepdim: bool) -> T:
+    def _position(self, find: Any, dim: int | None, keepdim: bool) -> Self:
         if dim is None:
             index = find(self.reshape(-1), axis=-1)
             return index.reshape((1,) * self.ndim) if keepdim else index
@@ -479,27 +487,27 @@ class Operators(Tracer):
         index = find(self, axis=axis)
         return index.unsqueeze(axis) if keepdim else index
 
-    def argsort(self: T, dim: int = -1, descending: bool = False) -> T:
+    def argsort(self, dim: int = -1, descending: bool = False) -> Self:
         """The indices that sort along an axis; equal values keep their order."""
         return reduction.argsort(self, axis=from_end(dim, self.ndim), descending=descending)
 
-    def sort(self: T, dim: int = -1, descending: bool = False) -> ValuesIndices:
+    def sort(self, dim: int = -1, descending: bool = False) -> ValuesIndices:
         """(values, indices) in order along an axis; equal values keep their order."""
         indices = self.argsort(dim, descending)
         return ValuesIndices(self.gather(dim, indices), indices)
 
-    def topk(self: T, k: int, dim: int = -1, largest: bool = True) -> ValuesIndices:
+    def topk(self, k: int, dim: int = -1, largest: bool = True) -> ValuesIndices:
         """(values, indices) of the k largest (or smallest) along an axis, in order."""
         if not 0 <= k <= self.shape[dim]:
             raise RuntimeError(f"topk: k = {k} is not between 0 and the axis's {self.shape[dim]}")
         indices = self.argsort(dim, descending=largest).narrow(dim, 0, k)
         return ValuesIndices(self.gather(dim, indices), indices)
 
-    def any(self: T, dim: Dims = None, keepdim: bool = False) -> T:
+    def any(self, dim: Dims = None, keepdim: bool = False) -> Self:
         """Whether any value is non-zero."""
         return reduction.any(self, axes=_axes(self, dim), keepdims=keepdim)
 
-    def all(self: T, dim: Dims = None, keepdim: bool = False) -> T:
+    def all(self, dim: Dims = None, keepdim: bool = False) -> Self:
         """Whether every value is non-zero."""
         return reduction.all(self, axes=_axes(self, dim), keepdims=keepdim)
 
@@ -517,21 +525,21 @@ class Operators(Tracer):
         """The number of values."""
         return math.prod(self.shape)
 
-    def reshape(self: T, *shape_: Any) -> T:
+    def reshape(self, *shape_: Any) -> Self:
         """The same values in another shape; one size may be -1."""
         return shape.reshape(self, shape=_reshaped(self, _sizes(shape_)))
 
-    def view(self: T, *shape_: Any) -> T:
-        """As reshape (memory is copied where a view is not possible); with a dtype, the bits in it."""
+    def view(self, *shape_: Any) -> Self:
+        """As reshape; where a view is not possible the values are copied, not refused."""
         return self.reshape(*shape_)
 
-    def view_as(self: T, other: Any) -> T:
+    def view_as(self, other: Any) -> Self:
         """reshape to the shape of other."""
         return self.reshape(other.shape)
 
     reshape_as = view_as
 
-    def flatten(self: T, start_dim: int = 0, end_dim: int = -1) -> T:
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Self:
         """The axes from start_dim to end_dim as one."""
         if not self.ndim:
             return self.reshape(1)
@@ -542,24 +550,24 @@ class Operators(Tracer):
         middle = math.prod(self.shape[first : last + 1])
         return self.reshape(*self.shape[:first], middle, *self.shape[last + 1 :])
 
-    def unflatten(self: T, dim: int, sizes: Sequence[int]) -> T:
+    def unflatten(self, dim: int, sizes: Sequence[int]) -> Self:
         """One axis as several, of the given sizes."""
         place = from_end(dim, self.ndim) + self.ndim
         inner = _reshaped_sizes(self.shape[place], tuple(sizes), describe(self))
         return self.reshape(*self.shape[:place], *inner, *self.shape[place + 1 :])
 
-    def squeeze(self: T, dim: Dims = None) -> T:
+    def squeeze(self, dim: Dims = None) -> Self:
         """Without the axes of size 1 (all of them, or those named)."""
         named = range(-self.ndim, 0) if dim is None else _axes(self, dim)
         gone = {axis for axis in named if self.ndim and self.shape[axis] == 1}
         return self.reshape(tuple(n for k, n in enumerate(self.shape) if k - self.ndim not in gone))
 
-    def unsqueeze(self: T, dim: int) -> T:
+    def unsqueeze(self, dim: int) -> Self:
         """With a new axis of size 1 at `dim`."""
         place = from_end(dim, self.ndim + 1) + self.ndim + 1
         return self.reshape((*self.shape[:place], 1, *self.shape[place:]))
 
-    def transpose(self: T, dim0: int, dim1: int) -> T:
+    def transpose(self, dim0: int, dim1: int) -> Self:
         """With two axes exchanged."""
         if not self.ndim:
             return self
@@ -570,30 +578,30 @@ class Operators(Tracer):
 
     swapaxes = transpose
 
-    def t(self: T) -> T:
+    def t(self) -> Self:
         """The transpose of a matrix; a vector stays itself."""
         if self.ndim > 2:
             raise RuntimeError(f"t: expected at most 2 axes, got {describe(self)}; use .mT")
         return self if self.ndim < 2 else linear.swap(self)
 
     @property
-    def T(self: T) -> T:
+    def T(self) -> Self:
         """The transpose: all axes in reverse order."""
         return linear.swap(self) if self.ndim == 2 else self.permute(*range(self.ndim - 1, -1, -1))
 
     @property
-    def mT(self: T) -> T:
+    def mT(self) -> Self:
         """With the last two axes exchanged."""
         if self.ndim < 2:
             raise RuntimeError(f"mT: expected at least 2 axes, got {describe(self)}")
         return linear.swap(self)
 
-    def permute(self: T, *dims: Any) -> T:
+    def permute(self, *dims: Any) -> Self:
         """With the axes in another order."""
         axes = shape.permutation(self.ndim, *_sizes(dims))
         return shape.transpose(self, axes=axes) if axes else self
 
-    def movedim(self: T, source: int, destination: int) -> T:
+    def movedim(self, source: int, destination: int) -> Self:
         """With one axis moved to another place, the others keeping their order."""
         axes = list(range(-self.ndim, 0))
         moved = axes.pop(from_end(source, self.ndim))
@@ -602,7 +610,7 @@ class Operators(Tracer):
 
     moveaxis = movedim
 
-    def expand(self: T, *sizes: Any) -> T:
+    def expand(self, *sizes: Any) -> Self:
         """A read-only view repeated along new leading axes and axes of size 1; -1 keeps a size."""
         wanted = _sizes(sizes)
         lead = len(wanted) - self.ndim
@@ -611,22 +619,22 @@ class Operators(Tracer):
         full = tuple(self.shape[k - lead] if n == -1 else n for k, n in enumerate(wanted))
         return broadcast_to(self, shape=full)
 
-    def expand_as(self: T, other: Any) -> T:
+    def expand_as(self, other: Any) -> Self:
         """expand to the shape of other."""
         return self.expand(other.shape)
 
-    def broadcast_to(self: T, shape_: Sequence[int]) -> T:
+    def broadcast_to(self, shape_: Sequence[int]) -> Self:
         """expand to a shape."""
         return self.expand(tuple(shape_))
 
-    def sum_to_size(self: T, *sizes: Any) -> T:
+    def sum_to_size(self, *sizes: Any) -> Self:
         """The sum over what broadcasting from that size would repeat: the adjoint of expand."""
         wanted = _sizes(sizes)
         if np.broadcast_shapes(self.shape, wanted) != self.shape:
             raise RuntimeError(f"sum_to_size: {describe(self)} was not broadcast from {wanted}")
         return sum_to(self, shape=wanted)
 
-    def repeat(self: T, *sizes: Any) -> T:
+    def repeat(self, *sizes: Any) -> Self:
         """Copies laid side by side, `sizes` times along each axis (new axes in front)."""
         times = _sizes(sizes)
         if len(times) < self.ndim:
@@ -637,31 +645,31 @@ class Operators(Tracer):
         joined = tuple(k * n for k, n in zip(times, old, strict=True))
         return self.reshape(apart).expand(spread).reshape(joined)
 
-    def tile(self: T, *sizes: Any) -> T:
+    def tile(self, *sizes: Any) -> Self:
         """As repeat, with missing counts taken as 1."""
         times = _sizes(sizes)
         return self.repeat((1,) * (self.ndim - len(times)) + times)
 
-    def repeat_interleave(self: T, repeats: int, dim: int | None = None) -> T:
-        """Each value `repeats` times in a row along an axis (of the flattened tensor by default)."""
+    def repeat_interleave(self, repeats: int, dim: int | None = None) -> Self:
+        """Each value `repeats` times in a row along an axis (of the flattened one by default)."""
         if dim is None:
             return self.flatten().repeat_interleave(repeats, 0)
         place = from_end(dim, self.ndim) + self.ndim
         spread = (*self.shape[: place + 1], repeats, *self.shape[place + 1 :])
         return self.unsqueeze(place + 1).expand(spread).flatten(place, place + 1)
 
-    def flip(self: T, *dims: Any) -> T:
+    def flip(self, *dims: Any) -> Self:
         """With the order along the axes reversed."""
         return shape.flip(self, axes=tuple(from_end(axis, self.ndim) for axis in _sizes(dims)))
 
-    def roll(self: T, shifts: int, dim: int) -> T:
+    def roll(self, shifts: int, dim: int) -> Self:
         """Shifted along an axis, what leaves one end entering at the other."""
         k = shifts % builtins.max(self.shape[dim], 1)
         n = self.shape[dim]
         return cat([self.narrow(dim, n - k, k), self.narrow(dim, 0, n - k)], dim) if k else self
 
-    def split(self: T, split_size: int | Sequence[int], dim: int = 0) -> tuple[T, ...]:
-        """Consecutive parts of size split_size (the last may be smaller), or of the sizes listed."""
+    def split(self, split_size: int | Sequence[int], dim: int = 0) -> tuple[Self, ...]:
+        """Consecutive parts of one size (the last may be smaller), or of the sizes listed."""
         axis = from_end(dim, self.ndim)
         total = self.shape[axis]
         if isinstance(split_size, int):
@@ -675,36 +683,36 @@ class Operators(Tracer):
                 raise RuntimeError(f"split: sizes {sizes} do not add up to the axis's {total}")
         return tuple(shape.split(self, sizes=sizes, axis=axis))
 
-    def chunk(self: T, chunks: int, dim: int = 0) -> tuple[T, ...]:
+    def chunk(self, chunks: int, dim: int = 0) -> tuple[Self, ...]:
         """At most `chunks` consecutive parts of one size (the last may be smaller)."""
         if chunks <= 0:
             raise RuntimeError(f"chunk: the number of chunks must be positive, got {chunks}")
         size = -(-self.shape[from_end(dim, self.ndim)] // chunks)
         return self.split(size or 1, dim)
 
-    def unbind(self: T, dim: int = 0) -> tuple[T, ...]:
+    def unbind(self, dim: int = 0) -> tuple[Self, ...]:
         """The parts at each index of an axis, as a tuple: the way to loop over time."""
         return tuple(shape.unstack(self, axis=from_end(dim, self.ndim)))
 
-    def __iter__(self: T) -> Any:
+    def __iter__(self) -> Any:
         if not self.ndim:
             raise TypeError("iter: a tensor without axes cannot be iterated over")
         return iter(self.unbind(0))
 
-    def narrow(self: T, dim: int, start: int, length: int) -> T:
+    def narrow(self, dim: int, start: int, length: int) -> Self:
         """The part of an axis from start, of the given length."""
         axis = from_end(dim, self.ndim)
         after = (slice(None),) * (-1 - axis)
         return self[(..., slice(start, start + length), *after)]
 
-    def select(self: T, dim: int, index: int) -> T:
+    def select(self, dim: int, index: int) -> Self:
         """The part at one index of an axis, without that axis."""
         after = (slice(None),) * (-1 - from_end(dim, self.ndim))
         return self[(..., index, *after)]
 
     # --- reading and writing at positions ---------------------------------------------------------
 
-    def __getitem__(self: T, index: Any) -> T:
+    def __getitem__(self, index: Any) -> Self:
         return indexing.getitem(self, index=self._plain_index(index))
 
     def _plain_index(self, index: Any) -> Any:
@@ -717,18 +725,18 @@ class Operators(Tracer):
             return np.asarray(index, dtype=None if index else np.int64)
         return index
 
-    def _put(self: T, index: Any, value: Any) -> T:
+    def _put(self, index: Any, value: Any) -> Self:
         if isinstance(value, Operators) and value.dtype != self.dtype:
             value = value.to(self.dtype)
         return indexing.put(self, value, index=index)
 
-    def index_select(self: T, dim: int, index: Any) -> T:
+    def index_select(self, dim: int, index: Any) -> Self:
         """The parts at the listed indices of an axis."""
         rows = self if from_end(dim, self.ndim) == -self.ndim else self.movedim(dim, 0)
         taken = indexing.take(rows, _within(index, rows.shape[0], "index_select"))
         return taken if rows is self else taken.movedim(0, dim)
 
-    def gather(self: T, dim: int, index: Any) -> T:
+    def gather(self, dim: int, index: Any) -> Self:
         """y[…, k, …] = x[…, index[…, k, …], …] along an axis; index has as many axes as x."""
         axis = from_end(dim, self.ndim)
         if index.ndim != self.ndim:
@@ -741,7 +749,7 @@ class Operators(Tracer):
                 x = x.narrow(k, 0, index.shape[k])
         return indexing.gather(x, _within(index, self.shape[axis], "gather"), axis=axis)
 
-    def scatter_add(self: T, dim: int, index: Any, src: Any) -> T:
+    def scatter_add(self, dim: int, index: Any, src: Any) -> Self:
         """y = x with src[…, k, …] added at index[…, k, …] of an axis; index has src's axes."""
         axis = from_end(dim, self.ndim)
         if not index.ndim == src.ndim == self.ndim:
@@ -750,7 +758,7 @@ class Operators(Tracer):
         index = _within(index, self.shape[axis], "scatter_add")
         return indexing.scatter_add(self, index, part, axis=axis)
 
-    def masked_fill(self: T, mask: Any, value: Any) -> T:
+    def masked_fill(self, mask: Any, value: Any) -> Self:
         """y = value where mask, else x."""
         if mask.dtype != np.bool_:
             raise RuntimeError(f"masked_fill: the mask must be bool, not {mask.dtype}")
@@ -758,94 +766,34 @@ class Operators(Tracer):
             value = float(value)
         return elementwise.where(mask, value, self)
 
-    def masked_select(self: T, mask: Any) -> T:
+    def masked_select(self, mask: Any) -> Self:
         """The values where mask is true, as a vector."""
         return self[mask]
 
-    def where(self: T, condition: Any, other: Any) -> T:
+    def where(self, condition: Any, other: Any) -> Self:
         """y = x where condition, else other."""
         return elementwise.where(condition, self, other)
 
-    def tril(self: T, diagonal: int = 0) -> T:
+    def tril(self, diagonal: int = 0) -> Self:
         """With zeros above the diagonal of the last two axes."""
-        return self * np.tri(*self.shape[-2:], diagonal, dtype=bool)
+        return self * np.tri(self.shape[-2], self.shape[-1], diagonal, dtype=bool)
 
-    def triu(self: T, diagonal: int = 0) -> T:
+    def triu(self, diagonal: int = 0) -> Self:
         """With zeros below the diagonal of the last two axes."""
-        return self * ~np.tri(*self.shape[-2:], diagonal - 1, dtype=bool)
+        return self * ~np.tri(self.shape[-2], self.shape[-1], diagonal - 1, dtype=bool)
 
-    # --- dtype, device and memory ------------------------------------------------------------------
+    # --- memory ----------------------------------------------------------------------------------
 
-    def to(self: T, *args: Any, dtype: DTypeLike = None, device: Any = None, **_: Any) -> T:
-        """In another dtype, on another device, or as another tensor has them; itself if it is so."""
-        for arg in args:
-            if isinstance(arg, Operators):
-                dtype, device = arg.dtype, arg.device  # type: ignore[attr-defined]
-            elif isinstance(arg, backend.device) or (
-                isinstance(arg, str) and arg.partition(":")[0] in ("cpu", "cuda")
-            ):
-                device = arg
-            elif arg is not None and not isinstance(arg, bool):
-                dtype = arg
-        x = self
-        if device is not None:
-            source = x.device  # type: ignore[attr-defined]
-            if backend.device(device) != source:
-                x = elementwise.transfer(x, device=backend.device(device), source=source)
-        if dtype is not None and np.dtype(dtype) != x.dtype:
-            x = elementwise.cast(x, dtype=np.dtype(dtype), source=x.dtype)
-        return x
-
-    def type(self: T, dtype: DTypeLike) -> T:
-        """In another dtype."""
-        return self.to(dtype=dtype)
-
-    def type_as(self: T, other: Any) -> T:
-        """In the dtype of other."""
-        return self.to(dtype=other.dtype)
-
-    def float(self: T) -> T:
-        """In float32."""
-        return self.to(dtype=np.float32)
-
-    def double(self: T) -> T:
-        """In float64."""
-        return self.to(dtype=np.float64)
-
-    def half(self: T) -> T:
-        """In float16."""
-        return self.to(dtype=np.float16)
-
-    def long(self: T) -> T:
-        """In int64, towards zero."""
-        return self.to(dtype=np.int64)
-
-    def int(self: T) -> T:
-        """In int32, towards zero."""
-        return self.to(dtype=np.int32)
-
-    def bool(self: T) -> T:
-        """Whether each value is non-zero."""
-        return self.to(dtype=np.bool_)
-
-    def cpu(self: T) -> T:
-        """On the host."""
-        return self.to(device="cpu")
-
-    def cuda(self: T, device: Any = "cuda") -> T:
-        """On a GPU."""
-        return self.to(device=f"cuda:{device}" if isinstance(device, builtins.int) else device)
-
-    def clone(self: T) -> T:
+    def clone(self) -> Self:
         """The same values in memory of their own; gradients flow through."""
         return elementwise.copy(self)
 
-    def contiguous(self: T) -> T:
+    def contiguous(self) -> Self:
         """Itself: operations here take any memory layout."""
         return self
 
 
-# --- functions of several tensors ------------------------------------------------------------------
+# --- functions of several tensors ----------------------------------------------------------------
 
 
 def matmul(a: Any, b: Any) -> Any:

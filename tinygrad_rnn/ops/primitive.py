@@ -90,7 +90,7 @@ class Primitive:
         return decides.trace(self, args, params)
 
     def keeps(self, pattern: int) -> tuple[bool, tuple[int, ...]]:
-        """Whether backward reads the outputs' values, and the places of the operands it does not read.
+        """Whether backward reads the outputs' values, and the operands it does not read.
 
         pattern: a bit for each operand, set if its cotangent will be asked for, and above them one
             more, which tells how many operands there are.
@@ -145,7 +145,7 @@ class Primitive:
 
 def describe(value: Any) -> str:
     """An operand as error messages show it: shape and dtype of an array, a scalar as it is."""
-    if is_array(value):
+    if is_array(value) or isinstance(value, Tracer):
         return f"{tuple(value.shape)} {value.dtype}"
     return repr(value)
 

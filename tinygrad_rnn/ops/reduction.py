@@ -97,7 +97,7 @@ def _logsumexp_rule(g: Any, y: Any, x: Any, *, axes: tuple[int, ...], keepdims: 
 logsumexp = Primitive("logsumexp", _logsumexp, _logsumexp_rule)
 
 #: y[k] = x[0] + … + x[k] along an axis. Its adjoint sums from the other end.
-cumsum = Primitive(
+cumsum: Primitive = Primitive(
     "cumsum",
     lambda xp, x, *, axis: xp.cumsum(x, axis=axis),
     lambda g, _y, _x, *, axis: flip(cumsum(flip(g, axes=(axis,)), axis=axis), axes=(axis,)),

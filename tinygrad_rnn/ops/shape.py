@@ -15,7 +15,7 @@ from tinygrad_rnn.backend import namespace
 from tinygrad_rnn.ops.primitive import Primitive, shape_of
 
 #: y = x with the same values in another shape; a view where memory allows.
-reshape = Primitive(
+reshape: Primitive = Primitive(
     "reshape",
     lambda xp, x, *, shape: x.reshape(shape),
     lambda g, _y, x_shape, *, shape: reshape(g, shape=shape_of(x_shape)),
@@ -39,12 +39,12 @@ def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 #: y = x with its last len(axes) axes permuted: axes[k] says which axis comes to place k.
-transpose = Primitive(
+transpose: Primitive = Primitive(
     "transpose", _transpose, lambda g, _y, _x, *, axes: transpose(g, axes=_inverse(axes))
 )
 
 #: y = x with the order along the axes reversed; a view.
-flip = Primitive(
+flip: Primitive = Primitive(
     "flip", lambda xp, x, *, axes: xp.flip(x, axes), lambda g, _y, _x, *, axes: flip(g, axes=axes)
 )
 
@@ -66,7 +66,7 @@ split = Primitive(
 )
 
 #: y = the operands joined along an existing axis.
-concatenate = Primitive(
+concatenate: Primitive = Primitive(
     "concatenate",
     lambda xp, *xs, axis: xp.concatenate(xs, axis=axis),
     joint_rule=lambda g, _y, *shapes, axis: _as_list(
@@ -83,7 +83,7 @@ unstack = Primitive(
 )
 
 #: y = the operands side by side along a new axis.
-stack = Primitive(
+stack: Primitive = Primitive(
     "stack",
     lambda xp, *xs, axis: xp.stack(xs, axis=axis),
     joint_rule=lambda g, _y, *_shapes, axis: _as_list(unstack(g, axis=axis)),
@@ -119,7 +119,9 @@ def _unpad(xp: Any, x: Any, *, widths: tuple[tuple[int, int], ...]) -> Any:
 #: y = x with `value` put before and after it along its last len(widths) axes.
 pad = Primitive("pad", _pad, lambda g, _y, _x, *, widths, value: unpad(g, widths=widths))
 #: y = x without the margins that `pad` puts.
-unpad = Primitive("unpad", _unpad, lambda g, _y, _x, *, widths: pad(g, widths=widths, value=0))
+unpad: Primitive = Primitive(
+    "unpad", _unpad, lambda g, _y, _x, *, widths: pad(g, widths=widths, value=0)
+)
 
 
 def permutation(ndim: int, *axes: int) -> tuple[int, ...]:

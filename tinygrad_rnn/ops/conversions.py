@@ -1,0 +1,96 @@
+"""In another dtype or on another device: `to` and its shorthands.
+
+These methods have the names of Python's types (float, int, bool), as PyTorch's have. They stand
+apart so that in `operators.py` those names mean the types.
+"""
+
+from __future__ import annotations
+
+import builtins
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinygrad_rnn import backend
+from tinygrad_rnn.backend import DTypeLike
+from tinygrad_rnn.ops import elementwise
+from tinygrad_rnn.ops.primitive import Tracer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Conversions(Tracer):
+    """What changes how or where values are stored. Gradients come back as the operand was."""
+
+    __slots__ = ()
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The element type."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> backend.device:
+        """Where the values live."""
+        raise NotImplementedError
+
+    def to(self, *args: Any, dtype: DTypeLike = None, device: Any = None, **_: Any) -> Self:
+        """In another dtype, on another device, or as another tensor is; itself if it is so."""
+        for arg in args:
+            if isinstance(arg, Conversions):
+                dtype, device = arg.dtype, arg.device
+            elif isinstance(arg, backend.device) or (
+                isinstance(arg, str) and arg.partition(":")[0] in ("cpu", "cuda")
+            ):
+                device = arg
+            elif arg is not None and not isinstance(arg, builtins.bool):
+                dtype = arg
+        x = self
+        if device is not None:
+            source = x.device
+            if backend.device(device) != source:
+                x = elementwise.transfer(x, device=backend.device(device), source=source)
+        if dtype is not None and np.dtype(dtype) != x.dtype:
+            x = elementwise.cast(x, dtype=np.dtype(dtype), source=x.dtype)
+        return x
+
+    def type(self, dtype: DTypeLike) -> Self:
+        """In another dtype."""
+        return self.to(dtype=dtype)
+
+    def type_as(self, other: Any) -> Self:
+        """In the dtype of other."""
+        return self.to(dtype=other.dtype)
+
+    def float(self) -> Self:
+        """In float32."""
+        return self.to(dtype=np.float32)
+
+    def double(self) -> Self:
+        """In float64."""
+        return self.to(dtype=np.float64)
+
+    def half(self) -> Self:
+        """In float16."""
+        return self.to(dtype=np.float16)
+
+    def long(self) -> Self:
+        """In int64, towards zero."""
+        return self.to(dtype=np.int64)
+
+    def int(self) -> Self:
+        """In int32, towards zero."""
+        return self.to(dtype=np.int32)
+
+    def bool(self) -> Self:
+        """Whether each value is non-zero."""
+        return self.to(dtype=np.bool_)
+
+    def cpu(self) -> Self:
+        """On the host."""
+        return self.to(device="cpu")
+
+    def cuda(self, device: Any = "cuda") -> Self:
+        """On a GPU."""
+        return self.to(device=f"cuda:{device}" if isinstance(device, builtins.int) else device)
