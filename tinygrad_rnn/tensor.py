@@ -302,15 +302,14 @@ class Tensor(Operators):
             raise RuntimeError("retain_grad: this tensor does not require a gradient")
         if self._edge is None or "_retained" in self.__dict__:
             return
-        self.__dict__["_retained"] = True
         this = weakref.ref(self)
 
         def keep(g: Tensor) -> None:
             tensor = this()
             if tensor is not None:
-                tensor._accumulate(g)
+                tensor._accumulate(g.clone())
 
-        self.register_hook(keep)
+        self.__dict__["_retained"] = self.register_hook(keep).id
 
     @property
     def retains_grad(self) -> bool:
@@ -329,7 +328,11 @@ class Tensor(Operators):
         if holder.hooks is None:
             holder.hooks = {}
         hooks = holder.hooks.setdefault(index, {})
-        return RemovableHandle(hooks, hook)
+        handle = RemovableHandle(hooks, hook)
+        retained = self.__dict__.get("_retained")
+        if retained in hooks:  # stays last: `.grad` is what the other hooks have made of it
+            hooks[retained] = hooks.pop(retained)
+        return handle
 
     def _accumulate(self, g: Tensor) -> None:
         """Add to `.grad`, which keeps this tensor's dtype; never into memory that others see."""

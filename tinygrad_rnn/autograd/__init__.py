@@ -1,0 +1,27 @@
+"""PyTorch's `autograd`: gradients, your own operations, derivatives of functions, checks.
+
+`backward` and `grad` are the engine's (`tensor.py`). Here are `Function` (`function.py`), the
+derivatives of plain functions (`functional.py`) and the comparison with finite differences
+(`gradcheck.py`).
+"""
+
+from tinygrad_rnn.autograd import functional
+from tinygrad_rnn.autograd.function import Function
+from tinygrad_rnn.autograd.gradcheck import GradcheckError, check_grads, gradcheck, gradgradcheck
+from tinygrad_rnn.modes import detect_anomaly, enable_grad, no_grad, set_grad_enabled
+from tinygrad_rnn.tensor import backward, grad
+
+__all__ = [
+    "Function",
+    "GradcheckError",
+    "backward",
+    "check_grads",
+    "detect_anomaly",
+    "enable_grad",
+    "functional",
+    "grad",
+    "gradcheck",
+    "gradgradcheck",
+    "no_grad",
+    "set_grad_enabled",
+]
