@@ -46,7 +46,7 @@ sum = Primitive(
 
 def _mean_rule(g: Any, _y: Any, x_shape: Any, *, axes: tuple[int, ...], keepdims: bool) -> Any:
     shape = shape_of(x_shape)
-    share = restore(g, shape, axes) * (1 / max(count(shape, axes), 1))
+    share = restore(g, shape, axes) * (1 / (count(shape, axes) or 1))
     return broadcast_to(share, shape=shape)
 
 
