@@ -329,9 +329,9 @@ def _released(node: Node, cotangents: dict[Edge, Any]) -> str:
     state = name or "h"
     return (
         f"backward: {known}, made by '{node.primitive.name}' in an earlier iteration, was used "
-        "again, but an earlier backward has released the graph behind it. If only the value should go on, "
-        f"detach it between iterations: {state} = {state}.detach(). To differentiate the same "
-        "graph twice, pass retain_graph=True to the first backward"
+        "again, but an earlier backward has released the graph behind it. If only the value should "
+        f"go on, detach it between iterations: {state} = {state}.detach(). To differentiate the "
+        "same graph twice, pass retain_graph=True to the first backward"
     )
 
 

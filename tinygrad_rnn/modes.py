@@ -43,6 +43,7 @@ class set_grad_enabled:
         current.recording = self._earlier[-1]
 
     def __call__(self, function: F) -> F:
+        """The function, with the mode switched while it runs."""
         current.recording = self._earlier[-1]  # the decorated calls switch, the decoration does not
         return _decorate(lambda: set_grad_enabled(self._value), function)
 

@@ -703,12 +703,14 @@ class Operators(Conversions):
         """The part of an axis from start, of the given length."""
         axis = from_end(dim, self.ndim)
         after = (slice(None),) * (-1 - axis)
-        return self[(..., slice(start, start + length), *after)]
+        part = (..., slice(start, start + length), *after)
+        return self[part]
 
     def select(self, dim: int, index: int) -> Self:
         """The part at one index of an axis, without that axis."""
         after = (slice(None),) * (-1 - from_end(dim, self.ndim))
-        return self[(..., index, *after)]
+        part = (..., index, *after)
+        return self[part]
 
     # --- reading and writing at positions ---------------------------------------------------------
 

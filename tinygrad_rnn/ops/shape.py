@@ -53,7 +53,8 @@ def _split(xp: Any, x: Any, *, sizes: tuple[int, ...], axis: int) -> Any:
     parts, start = [], 0
     after = (slice(None),) * (-1 - axis)
     for size in sizes:
-        parts.append(x[(..., slice(start, start + size), *after)])
+        part = (..., slice(start, start + size), *after)
+        parts.append(x[part])
         start += size
     return parts
 
@@ -108,12 +109,13 @@ def _as_list(outputs: Any) -> list[Any]:
 
 def _pad(xp: Any, x: Any, *, widths: tuple[tuple[int, int], ...], value: float) -> Any:
     lead = ((0, 0),) * (x.ndim - len(widths))
-    return xp.pad(x, lead + widths, constant_values=value)
+    return xp.pad(x, lead + widths, constant_values=value) if widths else x
 
 
 def _unpad(xp: Any, x: Any, *, widths: tuple[tuple[int, int], ...]) -> Any:
-    inner = (slice(low, x.shape[k - len(widths)] - high) for k, (low, high) in enumerate(widths))
-    return x[(..., *inner)]
+    sizes = x.shape[x.ndim - len(widths) :]
+    inner = [slice(low, n - high) for (low, high), n in zip(widths, sizes, strict=True)]
+    return x[tuple([..., *inner])]
 
 
 #: y = x with `value` put before and after it along its last len(widths) axes.
