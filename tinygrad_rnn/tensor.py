@@ -100,7 +100,7 @@ class Tensor(Operators):
         if not (one_dtype and outputs and outputs[0].dtype is dtype) and _must_convert(
             primitive, outputs, arrays, edges
         ):
-            return primitive(*_in_one_dtype(args, arrays), **params)
+            return primitive(*_in_one_dtype(primitive, args, arrays), **params)
         if current.watching:
             watch_forward(primitive, arrays, outputs)
         node: Edge | None = None
@@ -526,17 +526,13 @@ def _literal(operand: Any) -> Any:
     raise TypeError(f"expected a Tensor, an array or a number, got {type(operand).__name__}")
 
 
-_FLOAT64 = np.dtype(np.float64)
-
-
 def _must_convert(
     primitive: Primitive, outputs: list[Any], arrays: list[Any], edges: list[Edge | None]
 ) -> bool:
     """Whether operands of several dtypes met and must be brought to one before computing.
 
-    Two cases: NumPy widened integers (with or without float32) to float64, where PyTorch computes
-    in the widest floating operand's dtype; or an operand that needs a gradient was widened, and
-    its gradient must come back in its own dtype.
+    Two cases: NumPy computed integers or truth values in a float of its own choice; or an operand
+    that needs a gradient was widened, and its gradient must come back in its own dtype.
     """
     if not (primitive.one_dtype and outputs and outputs[0].dtype.kind == "f"):
         return False
@@ -545,19 +541,31 @@ def _must_convert(
         edge is not None and array.dtype != dtype for array, edge in zip(arrays, edges, strict=True)
     ):
         return True
-    return dtype == _FLOAT64 and all(getattr(x, "dtype", None) != _FLOAT64 for x in arrays)
+    met = [x.dtype for x, enters in zip(arrays, _enter(primitive, arrays), strict=True) if enters]
+    common = _common_dtype(met)
+    return dtype != common and any(each != common for each in met)
 
 
-def _in_one_dtype(args: tuple[Any, ...], arrays: list[Any]) -> list[Any]:
-    """The operands with integers and floats cast to the widest floating dtype among them."""
-    floats = [x.dtype for x in arrays if backend.is_array(x) and x.dtype.kind == "f"]
-    dtype = np.result_type(*floats) if floats else backend.get_default_dtype()
+def _in_one_dtype(primitive: Primitive, args: tuple[Any, ...], arrays: list[Any]) -> list[Any]:
+    """The operands, those that enter the result's values cast to one floating dtype."""
+    enters = _enter(primitive, arrays)
+    dtype = _common_dtype([x.dtype for x, enter in zip(arrays, enters, strict=True) if enter])
     return [
-        cast(arg, dtype=dtype, source=array.dtype)
-        if backend.is_array(array) and array.dtype.kind in "iuf" and array.dtype != dtype
-        else arg
-        for arg, array in zip(args, arrays, strict=True)
+        cast(arg, dtype=dtype, source=array.dtype) if enter and array.dtype != dtype else arg
+        for arg, array, enter in zip(args, arrays, enters, strict=True)
     ]
+
+
+def _enter(primitive: Primitive, arrays: list[Any]) -> list[bool]:
+    """Whether each operand is an array whose values enter the result's: no index, no condition."""
+    rules = primitive.rules or [True] * len(arrays)
+    return [rule is not None and backend.is_array(x) for rule, x in zip(rules, arrays, strict=True)]
+
+
+def _common_dtype(dtypes: list[np.dtype[Any]]) -> np.dtype[Any]:
+    """The widest floating dtype, as in PyTorch: integers do not widen it, and alone give the default."""
+    floats = [dtype for dtype in dtypes if dtype.kind == "f"]
+    return np.result_type(*floats) if floats else backend.get_default_dtype()
 
 
 # --- backward ------------------------------------------------------------------------------------
