@@ -1,11 +1,14 @@
 """Module: registration, order, state, modes, hooks and text."""
 
 import copy
+import gc
+import weakref
 
 import numpy as np
 import pytest
 
 from tinygrad_rnn import nn
+from tinygrad_rnn.autograd import grad
 from tinygrad_rnn.tensor import Tensor
 
 
@@ -406,6 +409,24 @@ def test_backward_hook_leaves_double_backward_intact():
     first.sum().backward()
     t = np.tanh(0.3)
     np.testing.assert_allclose(x.grad.numpy(), [-2 * t * (1 - t * t)], rtol=1e-12)
+
+
+def test_backward_hooks_make_no_cycle():
+    """The graph of a call, recorded backward included, dies with its result."""
+    layer = nn.Linear(2, 2)
+    layer.register_full_backward_hook(lambda m, gi, go: None)
+    x = _x(3, 2).requires_grad_()
+    gc.collect()
+    gc.disable()
+    try:
+        y = layer(x).tanh()
+        (g,) = grad(y.sum(), [x], create_graph=True)
+        watched = [weakref.ref(y), weakref.ref(g)]
+        nodes = [weakref.ref(y.grad_fn), weakref.ref(g.grad_fn)]
+        del y, g
+        assert [ref() for ref in watched + nodes] == [None] * 4
+    finally:
+        gc.enable()
 
 
 def test_text():

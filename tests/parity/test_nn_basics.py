@@ -337,6 +337,11 @@ def test_loading_says_what_pytorch_says(name):
     assert mine == other
 
 
+def test_loading_what_numpy_cannot_hold():
+    with pytest.raises(RuntimeError, match=r'named "weight", an exception occurred: .*BFloat16'):
+        nn.Linear(2, 1).load_state_dict(torch.nn.Linear(2, 1, dtype=torch.bfloat16).state_dict())
+
+
 def test_training_follows_pytorch():
     """Gradient descent on a small classifier: the same losses, step by step."""
     x, target = _numbers(16, 4), _classes(16, classes=3)

@@ -66,8 +66,9 @@ class Embedding(Module):
                 "Embedding.from_pretrained: expected a table of shape (num_embeddings, "
                 f"embedding_dim), got shape {embeddings.shape}"
             )
+        rows, columns = embeddings.shape
         weight = Parameter(embeddings, requires_grad=not freeze)
-        return cls(*embeddings.shape, padding_idx=padding_idx, _weight=weight)
+        return cls(rows, columns, padding_idx, _weight=weight)
 
     def reset_parameters(self) -> None:
         """Draw the table anew from N(0, 1), with zeros for `padding_idx`."""

@@ -89,6 +89,7 @@ class BackwardHooks:
                     f"got {len(replaced)}, but expected {len(grad_input)}"
                 )
             grad_input = replaced
+        self.grad_output = ()  # in a recorded backward these lead back to this call: a cycle
         return grad_input
 
 

@@ -84,7 +84,7 @@ def eye_(tensor: Tensor) -> Tensor:
     if tensor.ndim != 2:
         raise ValueError(f"eye_: only tensors with 2 dimensions are supported, got {tensor.ndim}")
     with no_grad():
-        return tensor.copy_(np.eye(*tensor.shape))
+        return tensor.copy_(np.eye(tensor.shape[0], tensor.shape[1]))
 
 
 def xavier_uniform_(

@@ -20,8 +20,12 @@ from tinygrad_rnn.nn import hooks
 from tinygrad_rnn.nn.parameter import Parameter
 from tinygrad_rnn.tensor import Tensor
 
-# The tables of a module, with the words that its errors use for their entries.
-REGISTRIES = {"_parameters": "parameter", "_buffers": "buffer", "_modules": "module"}
+# The tables of a module; how its errors call an entry, and the type that one must have.
+REGISTRIES = {
+    "_parameters": ("parameter", "Parameter"),
+    "_buffers": ("buffer", "Tensor"),
+    "_modules": ("module", "Module"),
+}
 
 ModuleT = TypeVar("ModuleT", bound="Module")
 
@@ -100,12 +104,12 @@ class Module:
             self._check_free(home, name)
             tables[home][name] = value
             return
-        for registry, kind in REGISTRIES.items():
+        for registry, (kind, expected) in REGISTRIES.items():
             if name in tables.get(registry, ()):
                 if value is not None and not (kind == "buffer" and isinstance(value, Tensor)):
                     raise TypeError(
                         f"cannot assign '{_type_name(value)}' as {kind} '{name}' "
-                        f"({_EXPECTED[kind]} or None expected)"
+                        f"({expected} or None expected)"
                     )
                 tables[registry][name] = value
                 return
@@ -171,13 +175,13 @@ class Module:
     def _check_initialised(self, registry: str) -> None:
         if registry not in self.__dict__:
             raise AttributeError(
-                f"cannot assign {REGISTRIES[registry]} before Module.__init__() call; "
+                f"cannot assign {REGISTRIES[registry][0]} before Module.__init__() call; "
                 f"{type(self).__name__}.__init__ must call super().__init__() first"
             )
 
     def _check_free(self, registry: str, name: str) -> None:
         self._check_initialised(registry)
-        kind = REGISTRIES[registry]
+        kind, _ = REGISTRIES[registry]
         if not isinstance(name, str):
             raise TypeError(f"{kind} name should be a string. Got {_type_name(name)}")
         if "." in name:
@@ -342,22 +346,12 @@ class Module:
                     listed = ", ".join(f'"{name}"' for name in names)
                     errors.append(f"{complaint} key(s) in state_dict: {listed}. ")
         values: dict[str, Any] = {}
-        for name in own:
-            if name not in state_dict:
-                continue
-            value = state_dict[name]
-            if not isinstance(value, Tensor) and not hasattr(value, "__array__"):
-                errors.append(
-                    f'While copying the parameter named "{name}", expected a Tensor or an array '
-                    f"from checkpoint but received {type(value)}"
-                )
-                continue
-            values[name] = value = value if isinstance(value, Tensor) else np.asarray(value)
-            if value.shape != own[name].shape:
-                errors.append(
-                    f"size mismatch for {name}: copying a param with shape {value.shape} from "
-                    f"checkpoint, the shape in current model is {own[name].shape}."
-                )
+        for name, tensor in own.items():
+            if name in state_dict:
+                try:
+                    values[name] = _loadable(name, state_dict[name], tensor.shape)
+                except ValueError as error:
+                    errors.append(str(error))
         if errors:
             raise RuntimeError(
                 f"Error(s) in loading state_dict for {type(self).__name__}:\n\t"
@@ -416,7 +410,7 @@ class Module:
                 device, dtype = arg.device, arg.dtype
             elif isinstance(arg, (np.dtype, type)):
                 dtype = arg
-            elif arg is not None:
+            elif arg is not None and not isinstance(arg, bool):
                 device = arg
         if dtype is not None and np.dtype(dtype).kind != "f":
             raise TypeError(
@@ -540,6 +534,29 @@ class Module:
         return indented(type(self).__name__, ([extra] if extra else []) + children)
 
 
+def _loadable(name: str, value: Any, shape: tuple[int, ...]) -> Any:
+    """A value of a state dict as something that a tensor of this shape can copy from.
+
+    Raises ValueError with a line for the list of errors.
+    """
+    copying = f'While copying the parameter named "{name}", '
+    if not isinstance(value, Tensor):
+        if not hasattr(value, "__array__"):
+            raise ValueError(
+                f"{copying}expected a Tensor or an array from checkpoint but received {type(value)}"
+            )
+        try:
+            value = np.asarray(value)
+        except (TypeError, ValueError, RuntimeError) as error:  # a tensor on a GPU, or of bfloat16
+            raise ValueError(f"{copying}an exception occurred: {error}") from error
+    if value.shape != shape:
+        raise ValueError(
+            f"size mismatch for {name}: copying a param with shape {value.shape} from "
+            f"checkpoint, the shape in current model is {shape}."
+        )
+    return value
+
+
 def indented(title: str, lines: list[str]) -> str:
     """`title(…)` with one indented line per part; `title()` without parts."""
     if not lines:
@@ -550,6 +567,3 @@ def indented(title: str, lines: list[str]) -> str:
 
 def _type_name(value: Any) -> str:
     return type(value).__name__
-
-
-_EXPECTED = {"parameter": "Parameter", "buffer": "Tensor", "module": "Module"}

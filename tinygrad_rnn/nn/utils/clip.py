@@ -11,6 +11,8 @@ import math
 import warnings
 from collections.abc import Iterable
 
+import numpy as np
+
 from tinygrad_rnn.backend import namespace
 from tinygrad_rnn.modes import no_grad
 from tinygrad_rnn.tensor import Tensor
@@ -37,7 +39,7 @@ def clip_grad_norm_(
     gradients = _gradients(parameters, "gradient clipping")
     total = get_total_norm(gradients, norm_type, error_if_nonfinite)
     scale = namespace(total.array).minimum(max_norm / (total.array + 1e-6), 1.0)
-    with no_grad():
+    with no_grad(), np.errstate(invalid="ignore"):  # a norm that is not finite makes NaNs
         for g in gradients:
             g.mul_(Tensor(scale))
     return total
