@@ -6,7 +6,7 @@ Where to start reading: `docs/reading.md`.
 
 import numpy as _numpy
 
-from tinygrad_rnn import ops, random, utils
+from tinygrad_rnn import autograd, nn, ops, optim, random, scan, utils
 from tinygrad_rnn.backend import (
     device,
     get_default_device,
@@ -47,6 +47,7 @@ from tinygrad_rnn.modes import enable_grad, is_grad_enabled, no_grad, set_grad_e
 from tinygrad_rnn.ops.operators import Operators as _methods
 from tinygrad_rnn.ops.operators import cat, einsum, matmul, stack, where
 from tinygrad_rnn.random import Generator, manual_seed
+from tinygrad_rnn.scan import unroll
 from tinygrad_rnn.tensor import Tensor
 
 __version__ = "0.1.0"
