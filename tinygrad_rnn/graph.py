@@ -284,7 +284,9 @@ class _Walk:
                 hooks = source(edge).hooks
                 index = edge[1] if type(edge) is tuple else 0
                 g = self._hooked(hooks.get(index) if hooks else None, g)
-            if not self.create_graph:
+            if self.create_graph:
+                g = g.clone()  # it may be the seed itself, or what another edge gets too
+            else:
                 g = self.wrap(g if edge in self.own else namespace(g).array(g), None)
             results[edge] = g
         return results

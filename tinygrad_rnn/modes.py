@@ -93,16 +93,18 @@ def _decorate(mode: Callable[[], Any], function: F) -> F:
         @functools.wraps(function)
         def stepwise(*args: Any, **kwargs: Any) -> Any:
             """Hold the mode while the generator runs, not while its consumer does."""
-            with mode():
-                generator = function(*args, **kwargs)
-            answer = None
+            generator = function(*args, **kwargs)
+            resume, sent = generator.send, (None,)
             while True:
                 try:
                     with mode():
-                        item = generator.send(answer)
+                        item = resume(*sent)
                 except StopIteration as stop:
                     return stop.value
-                answer = yield item
+                try:
+                    resume, sent = generator.send, ((yield item),)
+                except BaseException as error:  # thrown at the yield, or GeneratorExit from close
+                    resume, sent = generator.throw, (error,)
 
         return stepwise  # type: ignore[return-value]
 

@@ -329,7 +329,7 @@ class Tensor(Operators):
             holder.hooks = {}
         hooks = holder.hooks.setdefault(index, {})
         handle = RemovableHandle(hooks, hook)
-        retained = self.__dict__.get("_retained")
+        retained = self.__dict__.get("_retained", -1)
         if retained in hooks:  # stays last: `.grad` is what the other hooks have made of it
             hooks[retained] = hooks.pop(retained)
         return handle
