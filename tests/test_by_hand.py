@@ -8,12 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinygrad_rnn.by_hand import stacked
+import tinygrad_rnn as torch
+from tinygrad_rnn import nn, ops
+from tinygrad_rnn.by_hand import check_all, gru, lstm, matrix, rnn, stacked, verify
 from tinygrad_rnn.by_hand.cross_entropy import cross_entropy, cross_entropy_vjp
 from tinygrad_rnn.by_hand.gru import GRU
 from tinygrad_rnn.by_hand.lstm import LSTM
 from tinygrad_rnn.by_hand.numerical import central_difference, complex_step
 from tinygrad_rnn.by_hand.rnn import RNN
+from tinygrad_rnn.by_hand.verification import (
+    DERIVATION_IS_WRONG,
+    EITHER_IS_WRONG,
+    FUNCTIONS_DIFFER,
+    GRAPH_IS_WRONG,
+)
 
 CELLS = {
     "RNN tanh": RNN("tanh"),
@@ -22,11 +30,11 @@ CELLS = {
     "GRU": GRU(),
     "GRU reset before": GRU(reset_after=False),
 }
-T, B, D, H, P = 5, 3, 2, 4, 3
+T, B, D, H, P = 5, 6, 2, 4, 3
 
 
 def random_parameters(rng, cell, layers, directions, bias, proj=0):
-    """PyTorch's names and shapes, drawn wide enough that gates and tanh leave their linear range."""
+    """PyTorch's names and shapes, drawn wide enough that gates and tanh are not linear."""
     rows, out = len(cell.gates) * H, proj or H
     parameters = {}
     for layer, suffix in itertools.product(range(layers), ["", "_reverse"][:directions]):
@@ -142,3 +150,194 @@ def test_the_page_quotes_the_code(file, block):
     lines = iter([line.strip() for line in source.read_text("utf-8").splitlines()])
     for quoted in block.splitlines():
         assert quoted.strip() in lines, f"{file} has no line {quoted!r} after the ones before it"
+
+
+def silently(layer, x=None, *args, **kwargs):
+    """`verify` on random values, without printing."""
+    if x is None:
+        x = np.random.default_rng(0).normal(size=(T, B, D))
+    return verify(layer, x, *args, report=lambda table: None, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.RNN(D, H, 2, nonlinearity="relu", dtype=torch.float64),
+        nn.LSTM(D, H, 2, bidirectional=True, proj_size=P),
+        nn.GRU(D, H, bias=False),
+    ],
+    ids=repr,
+)
+def test_verify_passes_and_leaves_the_layer_alone(layer):
+    before = {name: p.detach().clone() for name, p in layer.named_parameters()}
+    result = silently(layer)
+    assert result.passed, result
+    assert {row.name for row in result.gradients} == {*before, "x"} | (
+        {"h_0", "c_0"} if isinstance(layer, nn.LSTM) else {"h_0"}
+    )
+    for row in result.gradients:
+        assert row.by_hand < 1e-13
+        assert row.complex_step < 1e-12
+        assert 0 < row.differences < 1e-7  # rounding is there, if it was measured at all
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad is None
+        assert parameter.dtype == before[name].dtype
+        assert (parameter == before[name]).all().item()
+
+
+def test_verify_in_every_layout_and_with_given_states():
+    rng = np.random.default_rng(0)
+    h, c = rng.normal(size=(2, 2, B, H))
+    dropping = nn.LSTM(D, H, 2, dropout=0.5)
+    assert dropping.training
+    assert silently(dropping, torch.randn(T, B, D), (torch.tensor(h), c))
+    assert silently(nn.GRU(D, H, 2, batch_first=True), torch.randn(B, T, D), h)
+    assert silently(nn.GRU(D, H, 2, batch_first=True), torch.randn(T, D), h[:, 0])
+    assert silently(nn.LSTM(D, H, 2), torch.randn(T, D), [h[:, 0], c[:, 0]])
+
+
+def test_verify_along_directions():
+    """A layer too large for every element: in every gate block, and still sensitive."""
+    layer, x = nn.LSTM(9, 20, 2), np.random.default_rng(0).normal(size=(4, 2, 9))
+    result = silently(layer, x)
+    assert result.passed
+    assert "2 directions per gate" in str(result)
+    assert not silently(layer, x, cell=Slip(lstm, "LSTM", "df = dc * c_prev", "df = 0 * dc"))
+
+
+def test_verify_steps_around_a_kink():
+    """a = 5e-6 is nearer to the kink of relu than the first step of the differences."""
+    layer = nn.RNN(1, 1, bias=False, nonlinearity="relu")
+    with torch.no_grad():
+        layer.weight_ih_l0.fill_(1.0)
+    assert silently(layer, np.full((1, 1, 1), 5e-6), np.zeros((1, 1, 1)))
+
+
+def test_verify_prints_what_it_returns(capsys):
+    result = verify(nn.RNN(2, 3), np.ones((2, 1, 2)))
+    assert capsys.readouterr().out == f"{result}\n"
+    lines = str(result).splitlines()
+    assert lines[0] == "RNN(2, 3): float64, every element"
+    assert lines[-1] == "ok: all agree."
+    assert [line.split()[:2] for line in lines[5:7]] == [
+        ["d", "weight_ih_l0"],
+        ["d", "weight_hh_l0"],
+    ]
+
+
+def Slip(module, name, right, wrong):
+    """The cell of a by-hand file in which `right` has been written as `wrong`."""
+    source = Path(module.__file__).read_text("utf-8")
+    assert source.count(right) == 1, f"{module.__name__} does not say {right!r} once"
+    namespace = {"__name__": module.__name__}
+    exec(source.replace(right, wrong), namespace)
+    return namespace[name]()
+
+
+@pytest.mark.parametrize(
+    ("module", "layer", "right", "wrong", "gate"),
+    [
+        (rnn, nn.RNN, "1 - h * h", "1 - h", "gate h"),
+        (rnn, nn.RNN, "dh_prev = da @ w.W_hh", "dh_prev = da @ w.W_hh.T", ""),
+        (lstm, nn.LSTM, "di = dc * g", "di = dc * i", "gate i"),
+        (lstm, nn.LSTM, "df = dc * c_prev", "df = dc * (f * c_prev + i * g)", "gate f"),
+        (lstm, nn.LSTM, "1 - g * g", "g - g * g", "gate g"),
+        (lstm, nn.LSTM, "do = dm * tanh_c", "do = dm * m", "gate o"),
+        (lstm, nn.LSTM, "dc = dc + dm * o", "dc = dm * o", ""),
+        (lstm, nn.LSTM, "dc_prev = dc * f", "dc_prev = dc", ""),
+        (gru, nn.GRU, "dr = da_n * u", "dr = da_n * h_prev", "gate r"),
+        (gru, nn.GRU, "dz = dh * (h_prev - n)", "dz = dh * (n - h_prev)", "gate z"),
+        (gru, nn.GRU, "du = da_n * r", "du = da_n", "gate n"),
+        (gru, nn.GRU, "dh * z + dh_candidate", "dh_candidate", ""),
+    ],
+)
+def test_verify_finds_a_slip_of_the_hand(module, layer, right, wrong, gate):
+    name = layer.__name__
+    result = silently(layer(D, H, dtype=torch.float64), cell=Slip(module, name, right, wrong))
+    assert not result
+    assert result.verdict.endswith(DERIVATION_IS_WRONG)
+    assert gate in result.verdict
+
+
+@pytest.mark.parametrize("gate", range(4))
+def test_verify_finds_a_wrong_vjp_of_the_graph(monkeypatch, gate):
+    """The cotangent of one gate comes back 1 % too large from the split of the pre-activation."""
+    (right,) = ops.split.rules
+
+    def wrong(gs, y, x, **params):
+        gs = list(gs)
+        gs[gate] = gs[gate] * 1.01
+        return right(gs, y, x, **params)
+
+    layer = nn.LSTM(D, H)
+    assert silently(layer)
+    monkeypatch.setattr(ops.split, "rules", (wrong,))
+    result = silently(layer)
+    assert not result
+    assert result.verdict.endswith(GRAPH_IS_WRONG)
+    assert f"(gate {'ifgo'[gate]})" in result.verdict
+
+
+def test_verify_says_when_differences_cannot_decide(monkeypatch):
+    monkeypatch.setattr(ops.tanh, "rules", (lambda g, y, _x: g * (1 + 1e-8 - y * y),))
+    result = silently(nn.RNN(D, H))
+    assert not result
+    assert result.verdict.endswith(EITHER_IS_WRONG)
+
+
+def test_verify_names_the_time_step(monkeypatch):
+    """The adjoint of unstack loses the last step of the sequence."""
+    (right,) = ops.unstack.rules
+
+    def wrong(gs, shapes, x, **axis):
+        if isinstance(gs, list | tuple) and len(gs) == T:
+            gs = [*gs[:-1], 0 * gs[-1]]
+        return right(gs, shapes, x, **axis)
+
+    monkeypatch.setattr(ops.unstack, "rules", (wrong,))
+    result = silently(nn.GRU(D, H))
+    assert f"most in x (t={T - 1})" in result.verdict
+
+
+def test_verify_says_when_the_functions_differ():
+    result = silently(nn.GRU(D, H), cell=GRU(reset_after=False))
+    assert not result
+    assert result.verdict.endswith(FUNCTIONS_DIFFER)
+
+
+def test_nan_is_no_agreement(monkeypatch):
+    monkeypatch.setattr(ops.tanh, "rules", (lambda g, y, _x: g * float("nan") * y,))
+    result = silently(nn.RNN(D, H))
+    assert not result
+    assert result.verdict.startswith("FAIL: the gradients differ")
+
+
+def test_verify_refuses():
+    x = np.ones((T, B, D))
+    with pytest.raises(TypeError, match=r"no derivation for Linear, only for nn\.RNN"):
+        verify(nn.Linear(2, 3), x)
+    with pytest.raises(ValueError, match="expected x of shape"):
+        verify(nn.RNN(D, H), x[0, 0])
+    with pytest.raises(ValueError, match=r"expected the states \['h_0', 'c_0'\], got 1"):
+        verify(nn.LSTM(D, H), x, np.ones((1, B, H)))
+    with pytest.raises(ValueError, match="Linear has no parameter named weight_hh_l0"):
+        verify(nn.Linear(2, 3), x, cell=RNN())
+
+
+def test_check_all(monkeypatch):
+    """One kind of layer (the command runs all): the variant whose graph is not in nn."""
+    lines = []
+    monkeypatch.setattr(matrix, "STEPS", 3)
+    monkeypatch.setattr(matrix, "LAYERS", {k: v for k, v in matrix.LAYERS.items() if "before" in k})
+    assert check_all(report=lines.append)
+    assert len(lines) == 2 + 8
+    assert all(line.endswith("  ok") for line in lines[2:])
+
+
+def test_check_all_fails(monkeypatch):
+    lines = []
+    monkeypatch.setattr(matrix, "STEPS", 2)
+    monkeypatch.setattr(matrix, "LAYERS", {"RNN": matrix.LAYERS["RNN tanh"]})
+    monkeypatch.setattr(ops.tanh, "rules", (lambda g, y, _x: g * (1 - y),))
+    assert not check_all(report=lines.append)
+    assert sum(line.endswith("  FAIL") for line in lines) == 8

@@ -34,6 +34,16 @@ class Weights:
     b_hh: Array  # (G H,)
     W_hr: Array | None = None  # (P, H)
 
+    def zeros(self) -> Weights:
+        """Zeros of the same shapes: the gradient before any step has added its part."""
+        return Weights(
+            np.zeros_like(self.W_ih),
+            np.zeros_like(self.W_hh),
+            np.zeros_like(self.b_ih),
+            np.zeros_like(self.b_hh),
+            None if self.W_hr is None else np.zeros_like(self.W_hr),
+        )
+
     def __add__(self, other: Weights) -> Weights:
         return Weights(
             self.W_ih + other.W_ih,

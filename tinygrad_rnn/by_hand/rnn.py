@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class RNN:
     (0.0, 2.0, 0.5, 1.0, -4.0)
     """
 
-    nonlinearity: Literal["tanh", "relu"] = "tanh"
+    nonlinearity: str = "tanh"
 
     gates: ClassVar = ("h",)
     states: ClassVar = ("h",)

@@ -52,10 +52,9 @@ def backward(
     """
     steps = range(len(saved))
     dx: list[Any] = [None] * len(saved)
-    parts: list[Weights] = []
+    dw = w.zeros()
     for t in steps if reverse else reversed(steps):
         dh = dy[t] + dstate[0]  # h_t is the output and the carry
         part, dx[t], dstate = cell.step_vjp(w, saved[t], (dh, *dstate[1:]))
-        parts.append(part)
-    dw = sum(parts[1:], start=parts[0])
+        dw = dw + part  # the same weights are read at every step
     return dw, np.stack(dx), dstate
