@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from tinygrad_rnn import backend
 from tinygrad_rnn.autodiff import Edge, backpropagate, output_edges, paths, source
 from tinygrad_rnn.backend import Array, namespace
@@ -176,7 +178,7 @@ def pull_back(
     they compute is recorded.
     """
     walk = _Walk(seeds, wanted, wrap, retain_graph, create_graph)
-    with set_grad_enabled(create_graph):
+    with set_grad_enabled(create_graph), np.errstate(all="ignore"):  # NaN and Inf are values
         backpropagate(walk, walk.cotangents, walk.add)
         return walk.results()
 
@@ -211,16 +213,16 @@ class _Walk:
         self.own: set[Edge] = set()  # edges whose cotangent is a sum in an array of its own
 
     def __iter__(self) -> Iterator[Visit]:
-        wanted, latest_write, watching = self.wanted, writes.latest, current.watching
+        wanted, watching = self.wanted, current.watching
         edges: Sequence[Edge | None]
         for node in self.nodes:
             inputs, outputs, edges = node.inputs, node.outputs, node.edges
             if inputs is None:
                 raise RuntimeError(_released(node, self.cotangents))
-            if node.order < latest_write:
-                _refuse_stale(node)
             if node.hooks is not None or wanted is not None:
                 self._meet(node)
+            if node.order < writes.latest:  # after the hooks, which may write
+                _refuse_stale(node)
             if wanted is not None:
                 edges = self.leading[node]
             if self.create_graph:
@@ -307,7 +309,10 @@ def _newest_first(sources: Iterable[Any]) -> list[Node]:
 
 def _refuse_stale(node: Node) -> None:
     """Raise if an array that the node's rules read was written after the node was recorded."""
-    for kind, values in (("operand", node.inputs or ()), ("result", node.outputs)):
+    index = node.params.get("index", ())
+    indices = index if isinstance(index, tuple) else (index,)
+    kept = (("operand", node.inputs or ()), ("result", node.outputs), ("index", indices))
+    for kind, values in kept:
         for place, value in enumerate(values):
             if type(value) is tuple or not backend.is_array(value):
                 continue

@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from tinygrad_rnn import backend
 from tinygrad_rnn.ops.broadcasting import sum_to
 from tinygrad_rnn.ops.primitive import Primitive, Rule, describe, shape_of
@@ -66,6 +68,19 @@ def elementwise(
     return Elementwise(name, evaluate, *rules, cuda=cuda)
 
 
+def silent(evaluate: Callable[..., Any]) -> Callable[..., Any]:
+    """The same without NumPy's warnings: NaN and Inf are values here, as in PyTorch.
+
+    For operations with a pole or a steep rise. `detect_anomaly` says where a NaN or Inf arose.
+    """
+
+    def evaluated(xp: Any, *operands: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return evaluate(xp, *operands)
+
+    return evaluated
+
+
 # --- arithmetic ---------------------------------------------------------------------------------
 
 add = elementwise(
@@ -91,7 +106,7 @@ multiply = elementwise(
 )
 divide = elementwise(
     "divide",
-    lambda xp, x, y: xp.true_divide(x, y),
+    silent(lambda xp, x, y: xp.true_divide(x, y)),
     "x / y",
     lambda g, _z, _x, y: g / y,
     lambda g, z, _x, y: g * (-z / y),  # d(x/y)/dy = -x/y² = -z/y
@@ -114,13 +129,17 @@ def _lowered(x: Any, y: Any) -> Any:
 
 power = elementwise(
     "power",
-    lambda xp, x, y: xp.power(x, y),
+    silent(lambda xp, x, y: xp.power(x, y)),
     "pow(x, y)",
     lambda g, _z, x, y: g * (y * x ** _lowered(x, y)),
     lambda g, z, x, _y: g * (z * _log_of_base(x)),
 )
-square = elementwise("square", lambda xp, x: xp.square(x), "x * x", lambda g, _y, x: g * (2 * x))
-sqrt = elementwise("sqrt", lambda xp, x: xp.sqrt(x), "sqrt(x)", lambda g, y, _x: g * (0.5 / y))
+square = elementwise(
+    "square", silent(lambda xp, x: xp.square(x)), "x * x", lambda g, _y, x: g * (2 * x)
+)
+sqrt = elementwise(
+    "sqrt", silent(lambda xp, x: xp.sqrt(x)), "sqrt(x)", lambda g, y, _x: g * (0.5 / y)
+)
 absolute = elementwise(
     "absolute", lambda xp, x: xp.absolute(x), "fabs(x)", lambda g, _y, x: g * sign(x)
 )
@@ -165,10 +184,14 @@ def _inside(x: Any, low: float | None, high: float | None) -> Any:
 
 # --- exponentials, trigonometry and squashing functions -----------------------------------------
 
-exp = elementwise("exp", lambda xp, x: xp.exp(x), "exp(x)", lambda g, y, _x: g * y)
-expm1 = elementwise("expm1", lambda xp, x: xp.expm1(x), "expm1(x)", lambda g, y, _x: g * (y + 1))
-log = elementwise("log", lambda xp, x: xp.log(x), "log(x)", lambda g, _y, x: g / x)
-log1p = elementwise("log1p", lambda xp, x: xp.log1p(x), "log1p(x)", lambda g, _y, x: g / (1 + x))
+exp = elementwise("exp", silent(lambda xp, x: xp.exp(x)), "exp(x)", lambda g, y, _x: g * y)
+expm1 = elementwise(
+    "expm1", silent(lambda xp, x: xp.expm1(x)), "expm1(x)", lambda g, y, _x: g * (y + 1)
+)
+log = elementwise("log", silent(lambda xp, x: xp.log(x)), "log(x)", lambda g, _y, x: g / x)
+log1p = elementwise(
+    "log1p", silent(lambda xp, x: xp.log1p(x)), "log1p(x)", lambda g, _y, x: g / (1 + x)
+)
 sin = elementwise("sin", lambda xp, x: xp.sin(x), "sin(x)", lambda g, _y, x: g * cos(x))
 cos: Elementwise = elementwise(
     "cos", lambda xp, x: xp.cos(x), "cos(x)", lambda g, _y, x: g * -sin(x)
@@ -213,11 +236,10 @@ floor = elementwise("floor", lambda xp, x: xp.floor(x), "floor(x)", lambda g, _y
 ceil = elementwise("ceil", lambda xp, x: xp.ceil(x), "ceil(x)", lambda g, _y, _x: g * 0)
 # NumPy's rint, like PyTorch's round, goes to the even neighbour from the middle.
 round = elementwise("round", lambda xp, x: xp.rint(x), "rint(x)", lambda g, _y, _x: g * 0)
-trunc = elementwise("trunc", lambda xp, x: xp.trunc(x), "trunc(x)", lambda g, _y, _x: g * 0)
 # x mod y with the sign of y: x - y ⌊x/y⌋.
 remainder = elementwise(
     "remainder",
-    lambda xp, x, y: xp.remainder(x, y),
+    silent(lambda xp, x, y: xp.remainder(x, y)),
     "x - y * floor(x / y)",
     lambda g, _z, _x, _y: g,
     lambda g, _z, x, y: g * -floor(x / y),
@@ -249,7 +271,9 @@ less = elementwise("less", lambda xp, x, y: xp.less(x, y), "x < y")
 less_equal = elementwise("less_equal", lambda xp, x, y: xp.less_equal(x, y), "x <= y")
 greater = elementwise("greater", lambda xp, x, y: xp.greater(x, y), "x > y")
 greater_equal = elementwise("greater_equal", lambda xp, x, y: xp.greater_equal(x, y), "x >= y")
-floor_divide = elementwise("floor_divide", lambda xp, x, y: xp.floor_divide(x, y), "floor(x / y)")
+floor_divide = elementwise(
+    "floor_divide", silent(lambda xp, x, y: xp.floor_divide(x, y)), "floor(x / y)"
+)
 bitwise_and = elementwise("bitwise_and", lambda xp, x, y: xp.bitwise_and(x, y), "x & y")
 bitwise_or = elementwise("bitwise_or", lambda xp, x, y: xp.bitwise_or(x, y), "x | y")
 bitwise_xor = elementwise("bitwise_xor", lambda xp, x, y: xp.bitwise_xor(x, y), "x ^ y")
