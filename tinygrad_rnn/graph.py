@@ -375,43 +375,46 @@ def _tensors_of_callers() -> Iterator[tuple[str, Any]]:
 
 
 def watch_forward(primitive: Primitive, arrays: Sequence[Any], outputs: Sequence[Any]) -> None:
-    """Raise at an operation that made something non-finite from finite operands."""
-    if all(map(_finite, arrays)) and not all(map(_finite, outputs)):
-        raise RuntimeError(_anomaly("forward", primitive, arrays, outputs, user_line()))
+    """Raise at an operation whose results are worse than its operands: NaN, or else Inf."""
+    made = _worst(outputs)
+    if made > _worst(arrays):
+        raise RuntimeError(_anomaly("forward", primitive, arrays, made, user_line()))
 
 
 def _watch_backward(visit: Visit, cotangents: dict[Edge, Any]) -> Iterator[Visit]:
-    """Yield the visit, and look whether the rules turned finite cotangents into something else."""
-    node, edges, _, inputs = visit
-    finite = all(_finite(cotangents[edge]) for edge in output_edges(node) if edge in cotangents)
+    """Yield the visit, and look whether the rules made something worse than they were given."""
+    node, edges, outputs, inputs = visit
+    followed = [edge for edge in edges if edge is not None]
+    known = [cotangents.get(edge) for edge in (*output_edges(node), *followed)]
+    before = _worst([*known, *outputs, *inputs])
     yield visit
-    made = [cotangents[edge] for edge in edges if edge is not None and edge in cotangents]
-    if finite and not all(map(_finite, made)):
+    made = _worst([cotangents.get(edge) for edge in followed])
+    if made > before:
         raise RuntimeError(_anomaly("backward", node.primitive, inputs, made, node.line))
 
 
-def _finite(value: Any) -> bool:
-    array = getattr(value, "array", value)
-    if not hasattr(array, "dtype") or array.dtype.kind != "f":
-        return True
-    return bool(namespace(array).isfinite(array).all())
+_GRADES = ("finite values", "Inf", "NaN")
+
+
+def _worst(values: Sequence[Any]) -> int:
+    """The place in _GRADES of the worst value there is."""
+    worst = 0
+    for value in values:
+        array = getattr(value, "array", value)
+        if type(array) is float or getattr(getattr(array, "dtype", None), "kind", "") == "f":
+            xp = namespace(array)
+            if xp.isnan(array).any():
+                return 2
+            worst = max(worst, int(xp.isinf(array).any()))
+    return worst
 
 
 def _anomaly(
-    direction: str,
-    primitive: Primitive,
-    operands: Sequence[Any],
-    made: Sequence[Any],
-    line: str | None,
+    direction: str, primitive: Primitive, operands: Sequence[Any], made: int, line: str | None
 ) -> str:
-    arrays = [getattr(value, "array", value) for value in made]
-    nan = any(bool(namespace(a).isnan(a).any()) for a in arrays if a.dtype.kind == "f")
     shapes = ", ".join(describe(operand) for operand in operands)
     where = line or "called before detect_anomaly was entered: run the forward pass inside it too"
-    return (
-        f"{direction} of {primitive.name}({shapes}) made the first {'NaN' if nan else 'Inf'} "
-        f"from finite values; {where}"
-    )
+    return f"{direction} of {primitive.name}({shapes}) made the first {_GRADES[made]}; {where}"
 
 
 def user_line() -> str:

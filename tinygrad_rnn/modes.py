@@ -94,7 +94,8 @@ def _decorate(mode: Callable[[], Any], function: F) -> F:
         def stepwise(*args: Any, **kwargs: Any) -> Any:
             """Hold the mode while the generator runs, not while its consumer does."""
             generator = function(*args, **kwargs)
-            resume, sent = generator.send, (None,)
+            resume: Callable[..., Any] = generator.send
+            sent: tuple[Any, ...] = (None,)
             while True:
                 try:
                     with mode():

@@ -350,13 +350,23 @@ class Tensor(Operators):
         """Say that `.array` was written from outside: backward then notices a stale value."""
         writes.note(self.array, writer)
 
-    def in_place(self, name: str, write: Callable[[Any, Array], None]) -> Tensor:
-        """Run `write(xp, array)`, which changes the values, if no recorded gradient forbids it."""
-        if self.requires_grad and current.recording:
+    def in_place(
+        self, name: str, write: Callable[[Any, Array], None], operand: Any = None
+    ) -> Tensor:
+        """Run `write(xp, array)`, which changes the values, if no recorded gradient forbids it.
+
+        operand: what is written, if it may be a Tensor: its gradient would be lost.
+        """
+        if current.recording and self.requires_grad:
             kind = "a leaf that requires a gradient" if self.is_leaf else "part of a recorded graph"
             raise RuntimeError(
                 f"{name}: this tensor is {kind}; change it under no_grad(), or write "
                 "x = x + y instead of changing x in place"
+            )
+        if current.recording and isinstance(operand, Tensor) and operand.requires_grad:
+            raise RuntimeError(
+                f"{name}: the values written require a gradient, which would be lost here; write "
+                "x = x + y instead of changing x in place, or change it under no_grad()"
             )
         write(namespace(self.array), self.array)
         writes.note(self.array, name)
@@ -374,7 +384,7 @@ class Tensor(Operators):
                 operands = f"{describe(array)}, {describe(value)}"
                 raise kind(f"{name}({operands}): {error}") from error
 
-        return self.in_place(name, write)
+        return self.in_place(name, write, other)
 
     def add_(self, other: Any, *, alpha: float = 1) -> Tensor:
         """x = x + alpha · other, in place."""
@@ -419,7 +429,7 @@ class Tensor(Operators):
     def fill_(self, value: Any) -> Tensor:
         """Every value becomes `value`."""
         number = value.item() if isinstance(value, Tensor) else value
-        return self.in_place("fill_", lambda xp, x: x.fill(number))
+        return self.in_place("fill_", lambda xp, x: x.fill(number), value)
 
     def zero_(self) -> Tensor:
         """Every value becomes 0."""
@@ -431,11 +441,14 @@ class Tensor(Operators):
         if np.broadcast_shapes(array.shape, self.shape) != self.shape:
             raise RuntimeError(f"copy_: {describe(array)} does not fit into {describe(self)}")
         moved = backend.to_device(array, self.device)
-        return self.in_place("copy_", lambda xp, x: xp.copyto(x, moved, casting="unsafe"))
+        return self.in_place("copy_", lambda xp, x: xp.copyto(x, moved, casting="unsafe"), source)
 
-    def masked_fill_(self, mask: Tensor, value: float) -> Tensor:
+    def masked_fill_(self, mask: Tensor, value: Any) -> Tensor:
         """`value` where mask, in place."""
-        return self.in_place("masked_fill_", lambda xp, x: xp.copyto(x, value, where=mask.array))
+        number = value.item() if isinstance(value, Tensor) else value
+        return self.in_place(
+            "masked_fill_", lambda xp, x: xp.copyto(x, number, where=mask.array), value
+        )
 
     def uniform_(
         self, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None
