@@ -151,7 +151,8 @@ def check_grads(
         outputs = _args(f(*rebuilt(arguments, everything)))
         return [y for _, y in leaves(outputs, "outputs") if y.is_floating_point()]
 
-    _check_directions(flat, named, 1, order, Generator(0), (eps, atol, rtol))
+    with enable_grad():
+        _check_directions(flat, named, 1, order, Generator(0), (eps, atol, rtol))
 
 
 # along random directions.
@@ -167,22 +168,21 @@ def _check_directions(
 ) -> None:
     """One order of check_grads, and by recursion the later ones."""
     eps, atol, rtol = tolerances
-    names, xs = [name for name, _ in named], [x.detach() for _, x in named]
-    vs = [_drawn(draw, y) for y in f(*xs)]
+    names, xs = [name for name, _ in named], [x for _, x in named]
+    vs = [_drawn(draw, y) for y in f(*_fresh(xs))]
 
     def pulled(*xs_and_vs: Tensor, create_graph: bool = True) -> list[Tensor]:
         """Jᵀv at x."""
-        with enable_grad():
-            at = [_differentiable(x) for x in xs_and_vs[: len(xs)]]
-            pairs = zip(f(*at), xs_and_vs[len(xs) :], strict=True)
-            used = [(y, v) for y, v in pairs if y.requires_grad]
-            if not used:
-                return [zeros_like(x) for x in at]
-            ys, gs = zip(*used, strict=True)
-            found = grad(ys, at, gs, create_graph=create_graph, materialize_grads=True)
+        at = xs_and_vs[: len(xs)]
+        pairs = zip(f(*at), xs_and_vs[len(xs) :], strict=True)
+        used = [(y, v) for y, v in pairs if y.requires_grad]
+        if not used:
+            return [zeros_like(x) for x in at]
+        ys, gs = zip(*used, strict=True)
+        found = grad(ys, at, gs, create_graph=create_graph, materialize_grads=True)
         return [g for g in found if g is not None]
 
-    gradients = pulled(*xs, *vs, create_graph=False)
+    gradients = pulled(*_fresh([*xs, *vs]), create_graph=False)
     for place, (name, x) in enumerate(zip(names, xs, strict=True)):
         g = gradients[place]
         if g.shape != x.shape or g.dtype != x.dtype:
@@ -194,7 +194,7 @@ def _check_directions(
         numerical = 0.0
         for sign in (1, -1):
             moved = [*xs[:place], x + u * (sign * eps / 2), *xs[place + 1 :]]
-            numerical += sign * sum(map(_inner, vs, f(*moved))) / eps
+            numerical += sign * sum(map(_inner, vs, f(*_fresh(moved)))) / eps
         analytical = _inner(g, u)
         if not abs(analytical - numerical) <= atol + rtol * abs(numerical):
             raise GradcheckError(
@@ -213,9 +213,9 @@ def _check_directions(
         )
 
 
-def _differentiable(x: Tensor) -> Tensor:
-    """x itself if it is part of a graph already, else a leaf that starts one."""
-    return x if x.requires_grad else x.detach().requires_grad_()
+def _fresh(xs: Sequence[Tensor]) -> list[Tensor]:
+    """The same values as leaves, each the start of a graph."""
+    return [x.detach().requires_grad_() for x in xs]
 
 
 def _inner(a: Tensor, b: Tensor) -> float:
@@ -268,7 +268,7 @@ class _Comparison:
         _warn_unless_double(self.caller, self.inputs)
         for name, x in self.inputs:
             steps = zip(x.array.strides, x.shape, strict=True)
-            if any(step == 0 and size > 1 for step, size in steps):
+            if x.numel() and any(step == 0 and size > 1 for step, size in steps):
                 raise GradcheckError(
                     f"{self.caller}: {name} has elements that share one place in memory (was it "
                     "made by expand?), so they cannot be changed one at a time; pass a clone()"
