@@ -19,6 +19,7 @@ from tinygrad_rnn.backend import Array, DTypeLike, namespace
 from tinygrad_rnn.graph import Hooks, Node, RemovableHandle, pull_back, watch_forward, writes
 from tinygrad_rnn.modes import current, set_grad_enabled
 from tinygrad_rnn.ops.elementwise import cast
+from tinygrad_rnn.ops.indexing import assignable
 from tinygrad_rnn.ops.operators import Operators
 from tinygrad_rnn.ops.primitive import Primitive, describe
 from tinygrad_rnn.random import Generator
@@ -380,7 +381,7 @@ class Tensor(Operators):
             try:
                 getattr(xp, ufunc)(array, value, out=array, casting="same_kind")
             except (ValueError, TypeError) as error:
-                kind = type(error) if type(error) in (ValueError, TypeError) else RuntimeError
+                kind = TypeError if type(error) is TypeError else RuntimeError
                 operands = f"{describe(array)}, {describe(value)}"
                 raise kind(f"{name}({operands}): {error}") from error
 
@@ -503,11 +504,12 @@ class Tensor(Operators):
                 )
             self._become(self._put(index, value))
             return
-        value = value.array if isinstance(value, Tensor) else value
+        value = assignable(value.array if isinstance(value, Tensor) else value)
         try:
             self.array[index] = value
         except (ValueError, IndexError, TypeError) as error:
-            raise type(error)(f"setitem: {describe(self.array)}: {error}") from error
+            kind = type(error) if type(error) in (IndexError, TypeError) else RuntimeError
+            raise kind(f"setitem: {describe(self.array)}: {error}") from error
         writes.note(self.array, "assignment to an index")
 
     def _become(self, other: Tensor) -> None:
@@ -576,7 +578,7 @@ def _enter(primitive: Primitive, arrays: list[Any]) -> list[bool]:
 
 
 def _common_dtype(dtypes: list[np.dtype[Any]]) -> np.dtype[Any]:
-    """The widest floating dtype, as in PyTorch: integers do not widen it, and alone give the default."""
+    """The widest floating dtype; integers do not widen it, and alone give the default one."""
     floats = [dtype for dtype in dtypes if dtype.kind == "f"]
     return np.result_type(*floats) if floats else backend.get_default_dtype()
 

@@ -55,7 +55,6 @@ from tinygrad_rnn.ops.elementwise import (
     subtract,
     tanh,
     transfer,
-    trunc,
     where,
 )
 from tinygrad_rnn.ops.indexing import add_rows, gather, getitem, place, put, scatter_add, take

@@ -13,8 +13,8 @@ from tinygrad_rnn.ops.primitive import Primitive, shape_of
 
 def _sum_to(xp: Any, x: Any, *, shape: tuple[int, ...]) -> Any:
     lead = x.ndim - len(shape)
-    if lead and x.shape[lead:] == shape:  # a bias
-        return xp.add.reduce(x, axis=tuple(range(lead)))
+    if x.shape[lead:] == shape:  # a bias
+        return x.sum(axis=tuple(range(lead))) if lead > 1 else x.sum(axis=0) if lead else x
     stretched = [
         axis for axis in range(lead, x.ndim) if shape[axis - lead] == 1 and x.shape[axis] != 1
     ]

@@ -52,7 +52,11 @@ class Conversions(Tracer):
             if backend.device(device) != source:
                 x = elementwise.transfer(x, device=backend.device(device), source=source)
         if dtype is not None and np.dtype(dtype) != x.dtype:
-            x = elementwise.cast(x, dtype=np.dtype(dtype), source=x.dtype)
+            wanted = np.dtype(dtype)
+            if wanted.kind == "f":
+                x = elementwise.cast(x, dtype=wanted, source=x.dtype)
+            else:
+                x = elementwise.discretize(x, dtype=wanted)
         return x
 
     def type(self, dtype: DTypeLike) -> Self:

@@ -46,15 +46,21 @@ place: Primitive = Primitive(
 
 def _put(xp: Any, x: Any, value: Any, *, index: Any) -> Any:
     y = x.copy()
-    y[index] = value
+    y[index] = assignable(value)
     return y
+
+
+def assignable(value: Any) -> Any:
+    """A value to assign; a single element without its axes, so that it fits a single place."""
+    return value.reshape(()) if getattr(value, "size", 0) == 1 else value
 
 
 def _put_value_rule(g: Any, _y: Any, _x: Any, value_shape: Any, *, index: Any) -> Any:
     shape = shape_of(value_shape)
     read = getitem(g, index=index)
-    if len(shape) > len(read.shape):  # leading axes of size 1, which assignment ignores
-        return read.reshape(shape)
+    lead = len(shape) - len(read.shape)
+    if lead > 0:  # leading axes of size 1, which assignment ignores
+        read = read.reshape((1,) * lead + read.shape)
     return read if read.shape == shape else sum_to(read, shape=shape)
 
 

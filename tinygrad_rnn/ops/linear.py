@@ -47,17 +47,14 @@ def _rows(x: Any) -> Any:
 
 def _matmul_left(g: Any, _y: Any, a_shape: Any, b: Any) -> Any:
     """dL/da = g bᵀ, summed over the leading axes that a was broadcast along."""
-    ga, shape = matmul(g, swap(b)), shape_of(a_shape)
-    return ga if len(b.shape) == 2 or ga.shape == shape else sum_to(ga, shape=shape)
+    ga = matmul(g, swap(b))
+    return ga if len(b.shape) == 2 else sum_to(ga, shape=shape_of(a_shape))
 
 
 def _matmul_right(g: Any, _y: Any, a: Any, b_shape: Any) -> Any:
     """dL/db = aᵀ g, summed over the leading axes that b does not have."""
     shape = shape_of(b_shape)
-    if len(shape) == 2:
-        return contract(a, g)
-    gb = matmul(swap(a), g)
-    return gb if gb.shape == shape else sum_to(gb, shape=shape)
+    return contract(a, g) if len(shape) == 2 else sum_to(matmul(swap(a), g), shape=shape)
 
 
 #: y = a @ b            (..., I) @ (I, J) -> (..., J), or matrices with leading axes that broadcast

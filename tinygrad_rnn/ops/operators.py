@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tinygrad_rnn.backend import DTypeLike
+from tinygrad_rnn.backend import DTypeLike, get_default_dtype, is_array, namespace
 from tinygrad_rnn.ops import elementwise, indexing, linear, reduction, shape
 from tinygrad_rnn.ops.broadcasting import broadcast_to, sum_to
 from tinygrad_rnn.ops.conversions import Conversions
@@ -120,14 +120,16 @@ class Operators(Conversions):
     def __xor__(self, other: Any) -> Self:
         return elementwise.bitwise_xor(self, other)
 
+    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
+
     def __invert__(self) -> Self:
         return elementwise.bitwise_not(self)
 
     def __eq__(self, other: Any) -> Self:  # type: ignore[override]
-        return elementwise.equal(self, other)
+        return elementwise.equal(self, other) if _is_operand(other) else NotImplemented
 
     def __ne__(self, other: Any) -> Self:  # type: ignore[override]
-        return elementwise.not_equal(self, other)
+        return elementwise.not_equal(self, other) if _is_operand(other) else NotImplemented
 
     def __lt__(self, other: Any) -> Self:
         return elementwise.less(self, other)
@@ -155,9 +157,16 @@ class Operators(Conversions):
         """y = x · other, elementwise."""
         return self * other
 
-    def div(self, other: Any) -> Self:
-        """y = x / other, elementwise."""
-        return self / other
+    def div(self, other: Any, *, rounding_mode: str | None = None) -> Self:
+        """y = x / other, elementwise; rounded down for "floor", towards zero for "trunc"."""
+        if rounding_mode is None:
+            return self / other
+        if rounding_mode not in ("floor", "trunc"):
+            raise RuntimeError(
+                f"div: rounding_mode is None, 'floor' or 'trunc', not {rounding_mode!r}"
+            )
+        down = self // other
+        return down if rounding_mode == "floor" else down + (down < 0) * (down * other != self)
 
     def pow(self, exponent: Any) -> Self:
         """y = x to the power of exponent."""
@@ -195,6 +204,17 @@ class Operators(Conversions):
         """y = 1 / x."""
         return 1.0 / self
 
+    def equal(self, other: Any) -> bool:
+        """Whether shape and values are those of other: one answer, not one per value."""
+        return self.shape == other.shape and bool((self == other).all())
+
+    def allclose(
+        self, other: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+    ) -> bool:
+        """Whether |x - other| <= atol + rtol · |other| everywhere: one answer."""
+        a, b = self.array, other.array  # type: ignore[attr-defined]
+        return bool(namespace(a).allclose(a, b, rtol, atol, equal_nan))
+
     def maximum(self, other: Any) -> Self:
         """y = the larger of x and other, elementwise; a tie shares the gradient."""
         return elementwise.maximum(self, other)
@@ -208,8 +228,8 @@ class Operators(Conversions):
         if min is None and max is None:
             raise RuntimeError("clamp: at least one of min and max must be given")
         if isinstance(min, Tracer) or isinstance(max, Tracer):
-            low = self if min is None else elementwise.maximum(self, min)
-            return low if max is None else elementwise.minimum(low, max)
+            low = self if min is None else elementwise.where(self < min, min, self)
+            return low if max is None else elementwise.where(low > max, max, low)
         return elementwise.clip(self, low=min, high=max)
 
     clip = clamp
@@ -348,6 +368,10 @@ class Operators(Conversions):
 
     def mv(self, vector: Any) -> Self:
         """y = x @ vector:  (N, M), (M,) -> (N,)."""
+        if self.ndim != 2 or vector.ndim != 1:
+            raise RuntimeError(
+                f"mv: expected a matrix and a vector, got {describe(self)}, {describe(vector)}"
+            )
         return matmul(self, vector)
 
     def dot(self, other: Any) -> Self:
@@ -360,6 +384,10 @@ class Operators(Conversions):
 
     def outer(self, other: Any) -> Self:
         """y[i, j] = x[i] · other[j]."""
+        if self.ndim != 1 or other.ndim != 1:
+            raise RuntimeError(
+                f"outer: expected two vectors, got {describe(self)}, {describe(other)}"
+            )
         return self.unsqueeze(-1) * other
 
     # --- reductions ------------------------------------------------------------------------------
@@ -369,9 +397,14 @@ class Operators(Conversions):
         x = self if dtype is None else self.to(dtype)
         return reduction.sum(x, axes=_axes(x, dim), keepdims=keepdim)
 
-    def mean(self, dim: Dims = None, keepdim: bool = False) -> Self:
+    def mean(self, dim: Dims = None, keepdim: bool = False, dtype: DTypeLike = None) -> Self:
         """The mean over the axes `dim` (all of them by default)."""
-        return reduction.mean(self, axes=_axes(self, dim), keepdims=keepdim)
+        x = self if dtype is None else self.to(dtype)
+        if x.dtype.kind != "f":
+            raise RuntimeError(
+                f"mean: expected floating-point values, got {describe(x)}; use .float().mean()"
+            )
+        return reduction.mean(x, axes=_axes(x, dim), keepdims=keepdim)
 
     def amax(self, dim: Dims = None, keepdim: bool = False) -> Self:
         """The largest value over the axes `dim`; ties share the gradient."""
@@ -408,7 +441,8 @@ class Operators(Conversions):
 
         Multiplied in pairs, then pairs of pairs: differentiable to any order, zeros included.
         """
-        x = self.reshape(-1) if dim is None else self.movedim(dim, -1)
+        x = self.long() if self.dtype.kind in "bi" else self
+        x = x.reshape(-1) if dim is None else x.movedim(dim, -1)
         while x.shape[-1] > 1:
             half = x.shape[-1] // 2
             pairs, rest = x[..., :half] * x[..., half : 2 * half], x[..., 2 * half :]
@@ -445,15 +479,24 @@ class Operators(Conversions):
         correction: int | None = None,
     ) -> Self:
         """The square root of var."""
-        return self.var(dim, unbiased, keepdim, correction=correction).sqrt()
+        return _root(self.var(dim, unbiased, keepdim, correction=correction), 2)
 
     def norm(self, p: float | str = 2, dim: Dims = None, keepdim: bool = False) -> Self:
-        """(Σ |x|ᵖ)^(1/p) over the axes; p = inf gives the largest magnitude."""
+        """(Σ |x|ᵖ)^(1/p) over the axes, whose derivative at 0 is taken as 0.
+
+        p: a number or "fro", which is 2; inf gives the largest magnitude, -inf the smallest, and
+            0 how many values are not zero.
+        """
         if p in (2, "fro"):
-            return self.square().sum(dim, keepdim).sqrt()
-        if p == math.inf:
-            return self.abs().amax(dim, keepdim)
-        return (self.abs() ** float(p)).sum(dim, keepdim) ** (1 / float(p))
+            return _root(self.square().sum(dim, keepdim), 2)
+        power = float(p)
+        if math.isinf(power):
+            return self.abs().amax(dim, keepdim) if power > 0 else self.abs().amin(dim, keepdim)
+        if power == 0:
+            return self.ne(0).sum(dim, keepdim).to(self.dtype)
+        if power == 1:
+            return self.abs().sum(dim, keepdim)
+        return _root((self.abs() ** power).sum(dim, keepdim), power)
 
     def logsumexp(self, dim: Dims, keepdim: bool = False) -> Self:
         """ln Σ eˣ over the axes, without overflow."""
@@ -469,7 +512,8 @@ class Operators(Conversions):
 
     def cumsum(self, dim: int) -> Self:
         """y[k] = x[0] + … + x[k] along an axis."""
-        return reduction.cumsum(self, axis=from_end(dim, self.ndim))
+        sums = reduction.cumsum(self, axis=from_end(dim, self.ndim))
+        return sums if self.ndim else sums.reshape(())
 
     def argmax(self, dim: int | None = None, keepdim: bool = False) -> Self:
         """The index of the largest value along an axis (of the flattened tensor by default)."""
@@ -484,22 +528,31 @@ class Operators(Conversions):
             index = find(self.reshape(-1), axis=-1)
             return index.reshape((1,) * self.ndim) if keepdim else index
         axis = from_end(dim, self.ndim)
+        if self.ndim and not self.shape[axis]:
+            raise IndexError(f"{find.name}: axis {dim} of {describe(self)} has no values")
         index = find(self, axis=axis)
-        return index.unsqueeze(axis) if keepdim else index
+        return index.unsqueeze(axis) if keepdim and self.ndim else index
 
     def argsort(self, dim: int = -1, descending: bool = False) -> Self:
         """The indices that sort along an axis; equal values keep their order."""
-        return reduction.argsort(self, axis=from_end(dim, self.ndim), descending=descending)
+        x = self if self.ndim else self.reshape(1)
+        order = reduction.argsort(x, axis=from_end(dim, self.ndim), descending=descending)
+        return order if self.ndim else order.reshape(())
 
-    def sort(self, dim: int = -1, descending: bool = False) -> ValuesIndices:
-        """(values, indices) in order along an axis; equal values keep their order."""
+    def sort(
+        self, dim: int = -1, descending: bool = False, *, stable: bool = True
+    ) -> ValuesIndices:
+        """(values, indices) in order along an axis; equal values keep their order, always."""
         indices = self.argsort(dim, descending)
         return ValuesIndices(self.gather(dim, indices), indices)
 
-    def topk(self, k: int, dim: int = -1, largest: bool = True) -> ValuesIndices:
-        """(values, indices) of the k largest (or smallest) along an axis, in order."""
-        if not 0 <= k <= self.shape[dim]:
-            raise RuntimeError(f"topk: k = {k} is not between 0 and the axis's {self.shape[dim]}")
+    def topk(
+        self, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
+    ) -> ValuesIndices:
+        """(values, indices) of the k largest (or smallest) along an axis, always in order."""
+        size = self.size(dim)
+        if not 0 <= k <= size:
+            raise RuntimeError(f"topk: k = {k} is not between 0 and the axis's {size}")
         indices = self.argsort(dim, descending=largest).narrow(dim, 0, k)
         return ValuesIndices(self.gather(dim, indices), indices)
 
@@ -596,17 +649,23 @@ class Operators(Conversions):
             raise RuntimeError(f"mT: expected at least 2 axes, got {describe(self)}")
         return linear.swap(self)
 
-    def permute(self, *dims: Any) -> Self:
-        """With the axes in another order."""
-        axes = shape.permutation(self.ndim, *_sizes(dims))
+    def permute(self, *order: Any, dims: Any = ()) -> Self:
+        """With the axes in another order, given one by one, as a sequence, or as dims=…."""
+        axes = shape.permutation(self.ndim, *_sizes(order or (dims,)))
         return shape.transpose(self, axes=axes) if axes else self
 
-    def movedim(self, source: int, destination: int) -> Self:
-        """With one axis moved to another place, the others keeping their order."""
-        axes = list(range(-self.ndim, 0))
-        moved = axes.pop(from_end(source, self.ndim))
-        axes.insert(from_end(destination, self.ndim) + self.ndim, moved)
-        return shape.transpose(self, axes=tuple(axes))
+    def movedim(self, source: Any, destination: Any) -> Self:
+        """With an axis (or several) moved to other places, the rest keeping their order."""
+        sources = [from_end(axis, self.ndim) for axis in _sizes((source,))]
+        places = [from_end(axis, self.ndim) for axis in _sizes((destination,))]
+        if len({*sources}) != len(sources) or len({*places}) != len(places):
+            raise RuntimeError(f"movedim: {source} to {destination} names an axis twice")
+        if len(sources) != len(places):
+            raise RuntimeError(f"movedim: {source} to {destination} are not as many axes")
+        axes = [axis for axis in range(-self.ndim, 0) if axis not in sources]
+        for place, axis in sorted(zip(places, sources, strict=True)):
+            axes.insert(place + self.ndim, axis)
+        return shape.transpose(self, axes=tuple(axes)) if axes else self
 
     moveaxis = movedim
 
@@ -617,6 +676,10 @@ class Operators(Conversions):
         if lead < 0 or -1 in wanted[:lead]:
             raise RuntimeError(f"expand: {describe(self)} cannot be expanded to {wanted}")
         full = tuple(self.shape[k - lead] if n == -1 else n for k, n in enumerate(wanted))
+        if any(old not in (1, new) for old, new in zip(self.shape, full[lead:], strict=True)):
+            raise RuntimeError(
+                f"expand: {describe(self)} cannot be expanded to {wanted}: only axes of size 1 can"
+            )
         return broadcast_to(self, shape=full)
 
     def expand_as(self, other: Any) -> Self:
@@ -630,7 +693,10 @@ class Operators(Conversions):
     def sum_to_size(self, *sizes: Any) -> Self:
         """The sum over what broadcasting from that size would repeat: the adjoint of expand."""
         wanted = _sizes(sizes)
-        if np.broadcast_shapes(self.shape, wanted) != self.shape:
+        own = self.shape[self.ndim - len(wanted) :]
+        if len(own) != len(wanted) or any(
+            n not in (1, size) for n, size in zip(wanted, own, strict=True)
+        ):
             raise RuntimeError(f"sum_to_size: {describe(self)} was not broadcast from {wanted}")
         return sum_to(self, shape=wanted)
 
@@ -658,20 +724,28 @@ class Operators(Conversions):
         spread = (*self.shape[: place + 1], repeats, *self.shape[place + 1 :])
         return self.unsqueeze(place + 1).expand(spread).flatten(place, place + 1)
 
-    def flip(self, *dims: Any) -> Self:
-        """With the order along the axes reversed."""
-        return shape.flip(self, axes=tuple(from_end(axis, self.ndim) for axis in _sizes(dims)))
+    def flip(self, *axes: Any, dims: Any = ()) -> Self:
+        """With the order along axes reversed: given one by one, as a sequence, or as dims=…."""
+        reversed_ = _sizes(axes or (dims,))
+        return shape.flip(self, axes=tuple(from_end(axis, self.ndim) for axis in reversed_))
 
-    def roll(self, shifts: int, dim: int) -> Self:
-        """Shifted along an axis, what leaves one end entering at the other."""
-        k = shifts % builtins.max(self.shape[dim], 1)
-        n = self.shape[dim]
-        return cat([self.narrow(dim, n - k, k), self.narrow(dim, 0, n - k)], dim) if k else self
+    def roll(self, shifts: Any, dims: Any = None) -> Self:
+        """Shifted along an axis (or several), what leaves one end entering at the other.
+
+        Without dims, the flattened tensor is shifted and brought back into shape.
+        """
+        if dims is None:
+            return self.reshape(-1).roll(shifts, 0).reshape(self.shape)
+        x = self
+        for shift, dim in zip(_sizes((shifts,)), _sizes((dims,)), strict=True):
+            n = x.size(dim)
+            k = shift % n if n else 0
+            x = cat([x.narrow(dim, n - k, k), x.narrow(dim, 0, n - k)], dim) if k else x
+        return x
 
     def split(self, split_size: int | Sequence[int], dim: int = 0) -> tuple[Self, ...]:
         """Consecutive parts of one size (the last may be smaller), or of the sizes listed."""
-        axis = from_end(dim, self.ndim)
-        total = self.shape[axis]
+        axis, total = _cut(self, dim, "split")
         if isinstance(split_size, int):
             if split_size <= 0:
                 raise RuntimeError(f"split: the size must be positive, got {split_size}")
@@ -687,11 +761,13 @@ class Operators(Conversions):
         """At most `chunks` consecutive parts of one size (the last may be smaller)."""
         if chunks <= 0:
             raise RuntimeError(f"chunk: the number of chunks must be positive, got {chunks}")
-        size = -(-self.shape[from_end(dim, self.ndim)] // chunks)
-        return self.split(size or 1, dim)
+        _, total = _cut(self, dim, "chunk")
+        return self.split(-(-total // chunks) if total else (0,) * chunks, dim)
 
     def unbind(self, dim: int = 0) -> tuple[Self, ...]:
         """The parts at each index of an axis, as a tuple: the way to loop over time."""
+        if not self.ndim:
+            raise IndexError("unbind: a tensor without axes has no parts")
         return tuple(shape.unstack(self, axis=from_end(dim, self.ndim)))
 
     def __iter__(self) -> Any:
@@ -700,10 +776,15 @@ class Operators(Conversions):
         return iter(self.unbind(0))
 
     def narrow(self, dim: int, start: int, length: int) -> Self:
-        """The part of an axis from start, of the given length."""
-        axis = from_end(dim, self.ndim)
+        """The part of an axis from start, of the given length; a negative start counts back."""
+        axis, size = _cut(self, dim, "narrow")
+        first = start + size if start < 0 else start
+        if not 0 <= first <= first + length <= size:
+            raise RuntimeError(
+                f"narrow: start {start} and length {length} do not fit the axis's {size} values"
+            )
         after = (slice(None),) * (-1 - axis)
-        part = (..., slice(start, start + length), *after)
+        part = (..., slice(first, first + length), *after)
         return self[part]
 
     def select(self, dim: int, index: int) -> Self:
@@ -734,6 +815,8 @@ class Operators(Conversions):
 
     def index_select(self, dim: int, index: Any) -> Self:
         """The parts at the listed indices of an axis."""
+        if index.ndim > 1:
+            raise IndexError(f"index_select: expected a vector of indices, got {describe(index)}")
         rows = self if from_end(dim, self.ndim) == -self.ndim else self.movedim(dim, 0)
         taken = indexing.take(rows, _within(index, rows.shape[0], "index_select"))
         return taken if rows is self else taken.movedim(0, dim)
@@ -745,8 +828,15 @@ class Operators(Conversions):
             raise RuntimeError(
                 f"gather: {describe(self)} and index {describe(index)} differ in axes"
             )
+        if not self.ndim:
+            return self.reshape(1).gather(0, index.reshape(1)).reshape(())
         x = self
         for k in range(-self.ndim, 0):
+            if k != axis and index.shape[k] > x.shape[k]:
+                raise RuntimeError(
+                    f"gather: index {describe(index)} is larger than {describe(self)} along an "
+                    f"axis other than dim {dim}"
+                )
             if k != axis and index.shape[k] != x.shape[k]:
                 x = x.narrow(k, 0, index.shape[k])
         return indexing.gather(x, _within(index, self.shape[axis], "gather"), axis=axis)
@@ -754,8 +844,14 @@ class Operators(Conversions):
     def scatter_add(self, dim: int, index: Any, src: Any) -> Self:
         """y = x with src[…, k, …] added at index[…, k, …] of an axis; index has src's axes."""
         axis = from_end(dim, self.ndim)
-        if not index.ndim == src.ndim == self.ndim:
-            raise RuntimeError("scatter_add: the tensor, the index and src need the same axes")
+        same = index.ndim == src.ndim == self.ndim
+        if not same or any(n > size for n, size in zip(index.shape, src.shape, strict=True)):
+            raise RuntimeError(
+                f"scatter_add: into {describe(self)}, index {describe(index)} and src "
+                f"{describe(src)} do not fit: all need the same axes, and src the size of the index"
+            )
+        if src.dtype != self.dtype:
+            raise RuntimeError(f"scatter_add: src is {src.dtype}, the tensor is {self.dtype}")
         part = src if src.shape == index.shape else src[tuple(map(slice, index.shape))]
         index = _within(index, self.shape[axis], "scatter_add")
         return indexing.scatter_add(self, index, part, axis=axis)
@@ -764,8 +860,8 @@ class Operators(Conversions):
         """y = value where mask, else x."""
         if mask.dtype != np.bool_:
             raise RuntimeError(f"masked_fill: the mask must be bool, not {mask.dtype}")
-        if not isinstance(value, Tracer) and self.dtype.kind == "f":
-            value = float(value)
+        if not isinstance(value, Tracer):  # a Python number of self's kind leaves its dtype alone
+            value = {"f": float, "b": bool}.get(self.dtype.kind, int)(value)
         return elementwise.where(mask, value, self)
 
     def masked_select(self, mask: Any) -> Self:
@@ -774,15 +870,15 @@ class Operators(Conversions):
 
     def where(self, condition: Any, other: Any) -> Self:
         """y = x where condition, else other."""
-        return elementwise.where(condition, self, other)
+        return where(condition, self, other)
 
     def tril(self, diagonal: int = 0) -> Self:
         """With zeros above the diagonal of the last two axes."""
-        return self * np.tri(self.shape[-2], self.shape[-1], diagonal, dtype=bool)
+        return self.masked_fill(~_lower_triangle(self, diagonal), 0)
 
     def triu(self, diagonal: int = 0) -> Self:
         """With zeros below the diagonal of the last two axes."""
-        return self * ~np.tri(self.shape[-2], self.shape[-1], diagonal - 1, dtype=bool)
+        return self.masked_fill(_lower_triangle(self, diagonal - 1), 0)
 
     # --- memory ----------------------------------------------------------------------------------
 
@@ -821,14 +917,16 @@ def _product(name: str, a: Any, b: Any, ndim: int) -> Any:
         raise RuntimeError(
             f"{name}: expected two tensors of {ndim} axes, got {describe(a)}, {describe(b)}"
         )
+    if a.shape[:-2] != b.shape[:-2]:
+        raise RuntimeError(f"{name}: {describe(a)} and {describe(b)} differ in their leading axis")
     return linear.matmul(a, b)
 
 
 def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
-    """The tensors joined along an axis."""
-    tensors = list(tensors)
+    """The tensors joined along an axis. Vectors of no values, as `tensor([])`, are left out."""
+    tensors = [x for x in tensors if x.shape != (0,)] or list(tensors[:1])
     if not tensors:
-        raise RuntimeError("cat: expected at least one tensor")
+        raise ValueError("cat: expected at least one tensor")
     return shape.concatenate(*tensors, axis=from_end(dim, tensors[0].ndim))
 
 
@@ -842,7 +940,12 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
 
 def where(condition: Any, x: Any, y: Any) -> Any:
     """x where condition, else y, elementwise."""
-    return elementwise.where(condition, x, y)
+    if condition.dtype != np.bool_:
+        raise RuntimeError(f"where: the condition must be bool, not {condition.dtype}")
+    chosen = elementwise.where(condition, x, y)
+    if isinstance(x, float | int) and isinstance(y, float | int) and chosen.dtype.kind == "f":
+        return chosen.to(get_default_dtype())
+    return chosen
 
 
 def einsum(equation: str, *operands: Any) -> Any:
@@ -864,13 +967,15 @@ def _einsum_labels(equation: str, operands: Sequence[Any]) -> tuple[list[str], s
     left, arrow, right = equation.replace(" ", "").partition("->")
     inputs = left.split(",")
     if len(inputs) != len(operands):
-        raise ValueError(f"einsum: {equation!r} names {len(inputs)} operands, got {len(operands)}")
+        raise RuntimeError(
+            f"einsum: {equation!r} names {len(inputs)} operands, got {len(operands)}"
+        )
     spare = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in equation]
     widest = 0
     for k, (labels, x) in enumerate(zip(inputs, operands, strict=True)):
         extra = x.ndim - len(labels.replace("...", ""))
         if extra < 0 or (extra and "..." not in labels):
-            raise ValueError(f"einsum: {labels!r} in {equation!r} does not fit {describe(x)}")
+            raise RuntimeError(f"einsum: {labels!r} in {equation!r} does not fit {describe(x)}")
         inputs[k] = labels.replace("...", "".join(spare[-extra:]) if extra else "")
         widest = builtins.max(widest, extra)
     ellipsis = "".join(spare[-widest:]) if widest else ""
@@ -917,6 +1022,33 @@ def _axes(x: Any, dim: Dims) -> tuple[int, ...]:
     return axes if x.ndim else ()
 
 
+def _is_operand(value: Any) -> bool:
+    """Whether a value can be compared with a tensor: any other is simply not equal to one."""
+    return isinstance(value, Tracer | int | float | np.generic) or is_array(value)
+
+
+def _cut(x: Any, dim: int, name: str) -> tuple[int, int]:
+    """The axis to cut, counted from the end, and its size."""
+    if not x.ndim:
+        raise RuntimeError(f"{name}: a tensor without axes cannot be cut")
+    axis = from_end(dim, x.ndim)
+    return axis, x.shape[axis]
+
+
+def _lower_triangle(x: Any, diagonal: int) -> Any:
+    """True below and on a diagonal of matrices shaped as x's."""
+    if x.ndim < 2:
+        raise RuntimeError(f"tril, triu: expected at least 2 axes, got {describe(x)}")
+    xp = namespace(getattr(x, "array", None))
+    return xp.tri(x.shape[-2], x.shape[-1], diagonal, dtype=bool)
+
+
+def _root(total: Any, power: float) -> Any:
+    """total^(1/power), with the derivative at 0 taken as 0 where the true one is infinite."""
+    zero = total == 0
+    return (total.masked_fill(zero, 1) ** (1 / power)).masked_fill(zero, 0)
+
+
 def _nonempty(x: Any, dim: Dims, name: str) -> tuple[int, ...]:
     axes = _axes(x, dim)
     if not reduction.count(x.shape, axes):
@@ -939,13 +1071,13 @@ def _reshaped_sizes(total: int, sizes: tuple[int, ...], what: str) -> tuple[int,
 
 
 def _within(index: Any, size: int, name: str) -> Any:
-    """An index operand, checked: integers in [-size, size)."""
+    """An index operand, checked: integers in [0, size)."""
     values = index.array if hasattr(index, "array") else index
     if values.dtype.kind not in "iu":
-        raise TypeError(f"{name}: indices must be integers, not {values.dtype}")
-    if values.size and not (-size <= values.min() and values.max() < size):
+        raise RuntimeError(f"{name}: indices must be integers, not {values.dtype}")
+    if values.size and not (values.min() >= 0 and values.max() < size):
         low, high = int(values.min()), int(values.max())
-        raise IndexError(
+        raise RuntimeError(
             f"{name}: indices from {low} to {high} do not fit an axis of {size} values"
         )
     return index

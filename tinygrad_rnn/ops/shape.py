@@ -91,10 +91,15 @@ stack: Primitive = Primitive(
 )
 
 
-def _with_zeros(gs: Any, shapes: Any) -> list[Any]:
+def _with_zeros(gs: Any, shapes: Any) -> Sequence[Any]:
     """The cotangents, with zeros for the outputs that nothing used."""
-    if not isinstance(gs, Sequence):  # a split into one part
+    if not isinstance(gs, list):  # a split into one part
         return [gs]
+    for unused in gs:
+        if unused is None:
+            break
+    else:
+        return gs
     known = next(g for g in gs if g is not None)
     xp = namespace(getattr(known, "array", known))
     return [
