@@ -48,6 +48,7 @@ class Node:
         "edges",
         "hooks",
         "inputs",
+        "keeps",
         "line",
         "order",
         "outputs",
@@ -62,6 +63,7 @@ class Node:
     edges: Sequence[Edge | None]
     arity: int
     order: int
+    keeps: bool  # whether the rules read any value
     hooks: dict[int, Hooks] | None  # by output
     line: str | None
 
@@ -80,6 +82,7 @@ class Node:
         self.primitive = primitive
         self.inputs = inputs
         self.outputs = outputs if reads_outputs else [y.shape for y in outputs]
+        self.keeps = reads_outputs or len(unread) < len(inputs)
         self.params = params
         self.edges = edges
         self.arity = len(outputs)
@@ -100,11 +103,11 @@ class Node:
         return tuple(edge if type(edge) is tuple else (edge, 0) for edge in self.edges)
 
     def release(self) -> None:
-        """Forget the values, if any are kept, and keep the place in the graph."""
+        """Forget the values, if one of them is an array, and keep the place in the graph."""
         for value in (*(self.inputs or ()), *self.outputs):
             if type(value) not in _NOT_ARRAYS:
                 self.inputs = None
-                self.outputs = [getattr(value, "shape", value) for value in self.outputs]
+                self.outputs = ()
                 return
 
 
@@ -213,12 +216,14 @@ class _Walk:
         self.own: set[Edge] = set()  # edges whose cotangent is a sum in an array of its own
 
     def __iter__(self) -> Iterator[Visit]:
-        wanted, watching = self.wanted, current.watching
+        wanted, watching, releasing = self.wanted, current.watching, not self.retain_graph
         edges: Sequence[Edge | None]
         for node in self.nodes:
             inputs, outputs, edges = node.inputs, node.outputs, node.edges
             if inputs is None:
-                raise RuntimeError(_released(node, self.cotangents))
+                if any(edge in self.cotangents for edge in output_edges(node)):
+                    raise RuntimeError(_released(node, self.cotangents))
+                continue
             if node.hooks is not None or wanted is not None:
                 self._meet(node)
             if node.order < writes.latest:  # after the hooks, which may write
@@ -231,7 +236,7 @@ class _Walk:
                 yield from _watch_backward((node, edges, outputs, inputs), self.cotangents)
             else:
                 yield node, edges, outputs, inputs
-            if not self.retain_graph:
+            if releasing and node.keeps:
                 node.release()
 
     def _meet(self, node: Node) -> None:
@@ -329,8 +334,8 @@ def _refuse_stale(node: Node) -> None:
 def _released(node: Node, cotangents: dict[Edge, Any]) -> str:
     """The message for a graph that an earlier backward has used up."""
     edges = output_edges(node)
-    index = next((index for index, edge in enumerate(edges) if edge in cotangents), 0)
-    shape = node.outputs[index]
+    index = next(index for index, edge in enumerate(edges) if edge in cotangents)
+    shape = cotangents[edges[index]].shape
     name = _name_in_callers(edges[index], shape)
     known = f"the earlier value of '{name}'" if name else f"a tensor of shape {shape}"
     state = name or "h"
