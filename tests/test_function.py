@@ -361,21 +361,21 @@ ONES = tg.ones(3)
 
 
 @pytest.mark.parametrize(
-    ("gradients", "error", "message"),
+    ("gradients", "message"),
     [
-        ((ONES,), RuntimeError, r"Returns\.backward returned 1 gradients, but forward has 2 arg"),
-        ((ONES, None, ONES), RuntimeError, r"Returns\.backward returned 3 gradients"),
-        ((tg.ones(2), None), RuntimeError, r"argument 0 has shape \(2,\), the argument \(3,\)"),
-        ((tg.ones(1), None), RuntimeError, r"argument 0 has shape \(1,\), the argument \(3,\)"),
-        ((ONES, ONES), RuntimeError, r"Returns\.backward: the gradient of argument 1 must be None"),
-        ((1.0, None), TypeError, r"argument 0 must be a Tensor or None, got float"),
-        ((np.ones(3), None), TypeError, r"must be a Tensor or None, got ndarray"),
+        ((ONES,), r"Returns\.backward returned 1 gradients, but forward has 2 arg"),
+        ((ONES, None, ONES), r"Returns\.backward returned 3 gradients"),
+        ((tg.ones(2), None), r"argument 0 has shape \(2,\), the argument \(3,\)"),
+        ((tg.ones(1), None), r"argument 0 has shape \(1,\), the argument \(3,\)"),
+        ((ONES, ONES), r"Returns\.backward: the gradient of argument 1 must be None"),
+        ((1.0, None), r"argument 0 must be a Tensor or None, got float"),
+        ((np.ones(3), None), r"must be a Tensor or None, got ndarray"),
     ],
 )
 @pytest.mark.parametrize("create_graph", [False, True])
-def test_wrong_gradients_are_named(gradients, error, message, create_graph):
+def test_wrong_gradients_are_named(gradients, message, create_graph):
     x = leaf(3)
-    with pytest.raises(error, match=message):
+    with pytest.raises(RuntimeError, match=message):
         returning(*gradients).apply(x, "not a tensor").sum().backward(create_graph=create_graph)
 
 

@@ -308,8 +308,8 @@ def test_float32_inputs_are_warned_about():
 
 def test_overlapping_memory_is_refused():
     x = leaf(1).expand(3)
-    with pytest.raises(GradcheckError, match=r"inputs\[0\] has elements that share.*clone\(\)"):
-        gradcheck(lambda x: x * 2, x)
+    with pytest.raises(RuntimeError, match=r"inputs\[0\] has elements that share.*clone\(\)"):
+        gradcheck(lambda x: x * 2, x, raise_exception=False)
     assert gradcheck(lambda x: x * 2, x.clone())
     check_grads(lambda x: x * 2, x)  # works on copies
 

@@ -254,7 +254,7 @@ class FunctionPrimitive(Primitive):
         if form is None:
             raise RuntimeError(f"{what} must be None, because that argument is not a Tensor")
         if not isinstance(g, Tensor):
-            raise TypeError(f"{what} must be a Tensor or None, got {type(g).__name__}")
+            raise RuntimeError(f"{what} must be a Tensor or None, got {type(g).__name__}")
         if g.shape != form.shape:
             if not _broadcasts(form.shape, g.shape):
                 raise RuntimeError(f"{what} has shape {g.shape}, the argument {form.shape}")

@@ -57,7 +57,8 @@ def gradcheck(
         nothing used, as zeros.
     fast_mode: compare vᵀ J u for random u, v: two calls of func for each input instead of two
         for each value. A failure is then looked at value by value.
-    Raises ValueError if no input requires a gradient, and warns about inputs that are not float64.
+    Raises ValueError if no input requires a gradient, RuntimeError for an input whose elements share
+    memory; warns about inputs that are not float64.
 
     >>> import tinygrad_rnn as torch
     >>> gradcheck(torch.sin, torch.tensor([0.0, 1.0], dtype=torch.float64, requires_grad=True))
@@ -269,7 +270,7 @@ class _Comparison:
         for name, x in self.inputs:
             steps = zip(x.array.strides, x.shape, strict=True)
             if x.numel() and any(step == 0 and size > 1 for step, size in steps):
-                raise GradcheckError(
+                raise RuntimeError(
                     f"{self.caller}: {name} has elements that share one place in memory (was it "
                     "made by expand?), so they cannot be changed one at a time; pass a clone()"
                 )
