@@ -38,25 +38,31 @@ def test_output_and_state_may_differ():
     assert h.item() == 7.0
 
 
+class Masked(NamedTuple):
+    x: torch.Tensor
+    mask: torch.Tensor
+
+
 class Counts(NamedTuple):
     steps: torch.Tensor
     total: torch.Tensor
 
 
 def test_tuples_of_inputs_outputs_and_states():
-    """Every form survives: (x, mask) in, (y, (z,)) out, and a state of a named tuple in a tuple."""
+    """Every form survives: named tuples in xs, in ys and in the state, and tuples in tuples."""
 
     def cell(inputs, state):
-        x, mask = inputs
-        ((steps, total), last) = state
-        counts = Counts(steps + mask, total + x * mask)
-        return (counts.total, (last,)), (counts, x[:1])
+        counts, last = state
+        counts = Counts(counts.steps + inputs.mask, counts.total + inputs.x * inputs.mask)
+        return (Counts(counts.steps, counts.total * 2), (last,)), (counts, inputs.x[:1])
 
     xs = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     masks = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     state = Counts(torch.zeros(2), torch.zeros(2)), torch.tensor([9.0])
-    (totals, (lasts,)), (counts, last) = unroll(cell, (xs, masks), state)
-    assert totals.tolist() == [[1.0, 0.0], [1.0, 4.0], [6.0, 10.0]]
+    (ys, (lasts,)), (counts, last) = unroll(cell, Masked(xs, masks), state)
+    assert type(ys) is Counts
+    assert ys.steps.tolist() == [[1.0, 0.0], [1.0, 1.0], [2.0, 2.0]]
+    assert ys.total.tolist() == [[2.0, 0.0], [2.0, 8.0], [12.0, 20.0]]
     assert lasts.tolist() == [[9.0], [1.0], [3.0]]
     assert type(counts) is Counts
     assert counts.steps.tolist() == [2.0, 2.0]
@@ -161,7 +167,7 @@ def test_nothing_is_recorded_under_no_grad():
         (lambda x, h: (h, None), ValueError, r"state of \(2, 3\) into one of NoneType"),
         (lambda x, h: (h, (h,)), ValueError, r"state of \(2, 3\) into one of \[\(2, 3\)\]"),
         (lambda x, h: (h, h[0]), ValueError, r"state of \(2, 3\) into one of \(3,\)"),
-        (lambda x, h: (None, h), TypeError, r"expected a Tensor .*, got NoneType"),
+        (lambda x, h: (None, h), TypeError, "unroll: y: expected a Tensor .*, got NoneType"),
     ],
 )
 def test_cells_that_return_something_else(cell, error, match):
@@ -181,11 +187,11 @@ def test_a_module_cell_returns_no_pair():
     ("xs", "error", "match"),
     [
         (torch.zeros(0, 3), ValueError, r"no steps \(T = 0\)"),
-        (torch.tensor(1.0), ValueError, "first axis"),
+        (torch.tensor(1.0), ValueError, "unroll: xs: .*first axis"),
         ((torch.zeros(3, 1), torch.zeros(4, 1)), ValueError, r"\[\(3, 1\), \(4, 1\)\]"),
-        ((), ValueError, "first axis"),
-        (np.zeros((3, 1)), TypeError, "got ndarray"),
-        ([torch.zeros(3, 1)], TypeError, "got list"),
+        ((), ValueError, "unroll: xs: .*first axis"),
+        (np.zeros((3, 1)), TypeError, "unroll: xs: .*got ndarray"),
+        ([torch.zeros(3, 1)], TypeError, "unroll: xs: .*got list"),
     ],
 )
 def test_inputs_that_are_not_sequences(xs, error, match):

@@ -17,8 +17,10 @@ from tinygrad_rnn.ops import stack as stack_tensors
 Tree: TypeAlias = Any
 
 
-def leaves(tree: Tree) -> list[Any]:
-    """The tensors of a tree, in order. Raises TypeError for anything else than tensors and tuples.
+def leaves(tree: Tree, name: str = "tree") -> list[Any]:
+    """The tensors of a tree, in order.
+
+    Raises TypeError for anything else than tensors and tuples; `name` is what the message calls it.
 
     >>> import tinygrad_rnn as torch
     >>> h, c, y = torch.ones(2), torch.zeros(2), torch.ones(3)
@@ -28,8 +30,10 @@ def leaves(tree: Tree) -> list[Any]:
     if isinstance(tree, Tracer):
         return [tree]
     if not isinstance(tree, tuple):
-        raise TypeError(f"expected a Tensor or a tuple of Tensors, got {type(tree).__name__}")
-    return [leaf for branch in tree for leaf in leaves(branch)]
+        raise TypeError(
+            f"{name}: expected a Tensor or a tuple of Tensors, got {type(tree).__name__}"
+        )
+    return [leaf for branch in tree for leaf in leaves(branch, name)]
 
 
 def rebuild(like: Tree, tensors: Iterable[Any]) -> Tree:
@@ -44,25 +48,27 @@ def _rebuild(like: Tree, tensors: Iterator[Any]) -> Tree:
     return type(like)(*branches) if hasattr(like, "_fields") else tuple(branches)
 
 
-def unstack(tree: Tree) -> list[Tree]:
-    """The tree at each index of the first axis, which must have one size in all tensors.
+def unstack(tree: Tree, name: str = "tree") -> list[Tree]:
+    """The tree at each index of the first axis.
+
+    Raises ValueError if that axis is missing or has not one size in all tensors.
 
     >>> import tinygrad_rnn as torch
     >>> x, mask = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([5.0, 6.0])
     >>> [(x.tolist(), m.item()) for x, m in unstack((x, mask))]
     [([1.0, 2.0], 5.0), ([3.0, 4.0], 6.0)]
     """
-    tensors = leaves(tree)
+    tensors = leaves(tree, name)
     shapes = [tensor.shape for tensor in tensors]
     if len({shape[:1] for shape in shapes}) != 1 or () in shapes:
-        raise ValueError(f"the tensors need a first axis of one size, got {shapes}")
+        raise ValueError(f"{name}: the tensors need a first axis of one size, got {shapes}")
     parts = [tensor.unbind(0) for tensor in tensors]
     return [rebuild(tree, at_index) for at_index in zip(*parts, strict=True)]
 
 
-def stack(trees: Sequence[Tree]) -> Tree:
+def stack(trees: Sequence[Tree], name: str = "tree") -> Tree:
     """Trees of one form, side by side along a new first axis; the inverse of `unstack`."""
-    columns = zip(*map(leaves, trees), strict=True)
+    columns = zip(*(leaves(tree, name) for tree in trees), strict=True)
     return rebuild(
         trees[0], (stack_tensors(*tensors, axis=-1 - tensors[0].ndim) for tensors in columns)
     )

@@ -47,13 +47,13 @@ def unroll(cell: Cell, xs: Tree, h0: Tree, *, reverse: bool = False) -> tuple[Tr
     >>> ys.tolist(), total.item()
     ([6.0, 5.0, 3.0], 6.0)
     """
-    steps = trees.unstack(xs)  # not xs[t]: the adjoint of T slices would cost O(T²)
+    steps = trees.unstack(xs, "unroll: xs")  # not xs[t]: the adjoint of T slices would cost O(T²)
     if not steps:
         raise ValueError("unroll: xs has no steps (T = 0), so the shape of an output is unknown")
     ys, h = [None] * len(steps), h0
     for t in reversed(range(len(steps))) if reverse else range(len(steps)):
         ys[t], h = _checked(cell(steps[t], h), h)
-    return trees.stack(ys), h
+    return trees.stack(ys, "unroll: y"), h
 
 
 def _checked(returned: Any, h: Tree) -> tuple[Tree, Tree]:

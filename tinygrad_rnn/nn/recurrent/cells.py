@@ -22,10 +22,10 @@ class RNNCellBase(Module):
     """What the cells share: weights, their first values U(-1/√H, 1/√H), and the checks.
 
     weight_ih: (G · H, input_size); weight_hh: (G · H, H); bias_ih, bias_hh: (G · H,), or None
-    without bias. H is hidden_size and G, the number of blocks of rows, `gates`.
+    without bias. H is hidden_size and G, the number of blocks of H rows, `num_chunks`.
     """
 
-    gates: ClassVar[int]
+    num_chunks: ClassVar[int]
 
     bias_ih: Parameter | None
     bias_hh: Parameter | None
@@ -42,7 +42,7 @@ class RNNCellBase(Module):
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
-        rows = self.gates * hidden_size
+        rows = self.num_chunks * hidden_size
         shapes: dict[str, tuple[int, ...]] = {
             "weight_ih": (rows, input_size),
             "weight_hh": (rows, hidden_size),
@@ -132,7 +132,7 @@ class RNNCell(RNNCellBase):
     (3, 20)
     """
 
-    gates = 1
+    num_chunks = 1
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class LSTMCell(RNNCellBase):
     [(3, 20), (3, 20)]
     """
 
-    gates = 4
+    num_chunks = 4
 
     def forward(
         self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
@@ -243,7 +243,7 @@ class GRUCell(RNNCellBase):
     (3, 20)
     """
 
-    gates = 3
+    num_chunks = 3
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """h' of one step.

@@ -28,13 +28,13 @@ from tinygrad_rnn.tensor import Tensor
 class RNNBase(Module):
     """What RNN, LSTM and GRU share: the walk over layers and directions, weights and checks.
 
-    A subclass says how many blocks of rows its weights have (`gates`), what its weights and states
-    are called (`weights`, `states`), and which `cell` runs in one layer and direction.
+    A subclass says how many blocks of H rows its weights have (`num_chunks`), what its weights and
+    states are called, and which `cell` runs in one layer and direction.
     """
 
-    gates: ClassVar[int]
-    weights: ClassVar[tuple[str, ...]] = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    states: ClassVar[tuple[str, ...]] = ("h_0",)
+    num_chunks: ClassVar[int]
+    weight_kinds: ClassVar[tuple[str, ...]] = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    state_names: ClassVar[tuple[str, ...]] = ("h_0",)
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class RNNBase(Module):
         self.num_layers = num_layers
         self.bias = bias
         self.batch_first = batch_first
-        self.dropout = _probability(dropout)
+        self.dropout = self._probability(dropout)
         self.bidirectional = bidirectional
         self.proj_size = proj_size
         self._check_arguments()
@@ -85,7 +85,7 @@ class RNNBase(Module):
             xs = input.transpose(0, 1) if self.batch_first else input  # (T, B, D)
         initial = self._zeros(xs) if hx is None else self._state(hx, xs, batched)
 
-        before = trees.unstack(initial)  # one state for each layer and direction
+        before = iter(trees.unstack(initial))  # one state for each layer and direction
         after: list[Any] = []
         for layer in range(self.num_layers):
             if layer > 0:
@@ -93,7 +93,7 @@ class RNNBase(Module):
             outputs = []
             for reverse in self._directions():
                 cell = self.cell(layer, reverse)
-                ys, state = unroll(cell, xs, before[len(after)], reverse=reverse)
+                ys, state = unroll(cell, xs, next(before), reverse=reverse)
                 outputs.append(ys)
                 after.append(state)
             xs = cat(outputs, -1) if self.bidirectional else ys  # (T, B, directions · H)
@@ -122,7 +122,7 @@ class RNNBase(Module):
 
     def _weight_shapes(self, layer: int, reverse: bool) -> dict[str, tuple[int, ...]]:
         """The names and shapes of the weights of one layer in one direction, in PyTorch's order."""
-        rows = self.gates * self.hidden_size
+        rows = self.num_chunks * self.hidden_size
         below = len(self._directions()) * self._output_size() if layer else self.input_size
         shapes: dict[str, tuple[int, ...]] = {
             "weight_ih": (rows, below),
@@ -136,7 +136,7 @@ class RNNBase(Module):
 
     def _weights(self, layer: int, reverse: bool) -> list[Any]:
         """The weights as equations.py takes them, None for one that this layer does not have."""
-        return [getattr(self, kind + _suffix(layer, reverse), None) for kind in self.weights]
+        return [getattr(self, kind + _suffix(layer, reverse), None) for kind in self.weight_kinds]
 
     @property
     def all_weights(self) -> list[list[Parameter]]:
@@ -196,14 +196,23 @@ class RNNBase(Module):
                 stacklevel=4,
             )
 
+    def _probability(self, dropout: Any) -> float:
+        """The chance of zeroing a value, as a float in [0, 1]."""
+        chance = float(dropout)
+        is_number = isinstance(dropout, numbers.Real) and not isinstance(dropout, bool)
+        if not is_number or not 0 <= chance <= 1:
+            raise ValueError(
+                f"{type(self).__name__}: dropout must be a number in [0, 1], the probability of "
+                f"zeroing a value; got {dropout!r}"
+            )
+        return chance
+
     def _check_input(self, input: Any) -> None:
         name = type(self).__name__
         if not isinstance(input, Tensor):
             raise TypeError(f"{name}: the input must be a Tensor, got {type(input).__name__}")
-        layout = "(batch, T, {})" if self.batch_first else "(T, batch, {})"
-        expected = f"{layout} or (T, {{}})".replace("{}", str(self.input_size))
         if input.ndim not in (2, 3):
-            raise ValueError(f"{name}: expected an input of shape {expected}, got {input.shape}")
+            raise ValueError(f"{name}: {self._expected_input()}, got {input.shape}")
         weights = self.weight_ih_l0.dtype
         if input.dtype != weights:
             raise ValueError(
@@ -212,18 +221,24 @@ class RNNBase(Module):
             )
         if input.shape[-1] != self.input_size:
             raise RuntimeError(
-                f"{name}: expected an input of shape {expected}, got {input.shape}: the last axis "
-                f"must have input_size={self.input_size} features"
+                f"{name}: {self._expected_input()}, got {input.shape}: the last axis must have "
+                f"input_size={self.input_size} features"
             )
         steps = 1 if self.batch_first and input.ndim == 3 else 0
         if input.shape[steps] == 0:
             raise RuntimeError(f"{name}: the sequence has no steps (T = 0): {input.shape}")
 
+    def _expected_input(self) -> str:
+        axes = "batch, T" if self.batch_first else "T, batch"
+        return f"expected an input of shape ({axes}, {self.input_size}) or (T, {self.input_size})"
+
     def _state_shapes(self, batch: int) -> dict[str, tuple[int, ...]]:
         """What shape each initial state must have: h is projected, c is not."""
         rows = len(self._runs())
         sizes = (self._output_size(), self.hidden_size)
-        return {state: (rows, batch, size) for state, size in zip(self.states, sizes, strict=False)}
+        return {
+            state: (rows, batch, size) for state, size in zip(self.state_names, sizes, strict=False)
+        }
 
     def _zeros(self, xs: Tensor) -> Any:
         """The initial state where none is given."""
@@ -235,16 +250,16 @@ class RNNBase(Module):
 
     def _state(self, hx: Any, xs: Tensor, batched: bool) -> Any:
         """The given initial state, with a batch axis. Raises if it does not fit xs (T, B, D)."""
-        several = len(self.states) > 1
+        several = len(self.state_names) > 1
         if isinstance(hx, tuple | list) != several:
-            expected = f"a tuple ({', '.join(self.states)})" if several else "one Tensor"
+            expected = f"a tuple ({', '.join(self.state_names)})" if several else "one Tensor"
             raise TypeError(
                 f"{type(self).__name__}: the state must be {expected}, got {type(hx).__name__}"
             )
         given = tuple(hx) if several else (hx,)
-        if len(given) != len(self.states):
+        if len(given) != len(self.state_names):
             raise RuntimeError(
-                f"{type(self).__name__}: the state must be ({', '.join(self.states)}), got "
+                f"{type(self).__name__}: the state must be ({', '.join(self.state_names)}), got "
                 f"{len(given)} tensors"
             )
         shapes = self._state_shapes(xs.shape[1])
@@ -275,17 +290,6 @@ class RNNBase(Module):
 def _suffix(layer: int, reverse: bool) -> str:
     """How PyTorch's weight names end."""
     return f"_l{layer}_reverse" if reverse else f"_l{layer}"
-
-
-def _probability(dropout: Any) -> float:
-    """The chance of zeroing a value, as a float in [0, 1]."""
-    chance = float(dropout)
-    if isinstance(dropout, bool) or not isinstance(dropout, numbers.Real) or not 0 <= chance <= 1:
-        raise ValueError(
-            "dropout must be a number in [0, 1], the probability of zeroing a value; "
-            f"got {dropout!r}"
-        )
-    return chance
 
 
 def _likely_cause(expected: tuple[int, ...], got: tuple[int, ...]) -> str:
@@ -336,7 +340,7 @@ class RNN(RNNBase):
     ((5, 3, 20), (2, 3, 20))
     """
 
-    gates = 1
+    num_chunks = 1
 
     def __init__(
         self,
@@ -409,9 +413,9 @@ class LSTM(RNNBase):
     ((5, 3, 20), (2, 3, 20), (2, 3, 20))
     """
 
-    gates = 4
-    weights = (*RNNBase.weights, "weight_hr")
-    states = ("h_0", "c_0")
+    num_chunks = 4
+    weight_kinds = (*RNNBase.weight_kinds, "weight_hr")
+    state_names = ("h_0", "c_0")
 
     def __init__(
         self,
@@ -475,7 +479,7 @@ class GRU(RNNBase):
     ((3, 5, 40), (2, 3, 20))
     """
 
-    gates = 3
+    num_chunks = 3
 
     def __init__(
         self,
