@@ -11,7 +11,7 @@ import pytest
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import autograd
-from tinygrad_rnn.autograd import detect_anomaly
+from tinygrad_rnn.autograd import detect_anomaly, set_detect_anomaly
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of divisions by zero
 
@@ -185,6 +185,20 @@ def test_nothing_is_watched_outside():
             x.log()
         with pytest.raises(RuntimeError):
             x.log()
+    x.log()
+
+
+def test_set_detect_anomaly():
+    x = leaf(-1.0)
+    with set_detect_anomaly(True), pytest.raises(RuntimeError, match="forward of log"):
+        x.log()
+    x.log()
+    set_detect_anomaly(True)
+    with pytest.raises(RuntimeError), set_detect_anomaly(True):
+        x.log()
+    with pytest.raises(RuntimeError):
+        x.log()
+    set_detect_anomaly(False)
     x.log()
 
 

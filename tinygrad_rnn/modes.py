@@ -123,17 +123,17 @@ def is_grad_enabled() -> bool:
 
 
 class detect_anomaly:
-    """Stop at the first operation that makes NaN or Inf from finite values, forward or backward.
+    """Stop at the first operation, forward or backward, that makes a NaN or Inf it was not given.
 
     The RuntimeError names the operation, the shapes and dtypes of its operands, and the line
     of the program that called it. Slower by one check per operation: for looking, not for training.
 
     >>> import tinygrad_rnn as torch
     >>> with torch.autograd.detect_anomaly():
-    ...     torch.log(torch.zeros(2))
+    ...     torch.log(torch.zeros(2))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    RuntimeError: forward of log((2,) float32) made the first -inf ...
+    RuntimeError: forward of log((2,) float32) made the first Inf; ...
     """
 
     def __init__(self, mode: bool = True) -> None:
@@ -146,3 +146,14 @@ class detect_anomaly:
 
     def __exit__(self, *exc_info: object) -> None:
         current.watching = self._earlier.pop()
+
+
+class set_detect_anomaly(detect_anomaly):
+    """`detect_anomaly`, on (or off) at once when called, and back again at the end of a `with`."""
+
+    def __init__(self, mode: bool) -> None:
+        super().__init__(mode)
+        super().__enter__()
+
+    def __enter__(self) -> None:
+        current.watching = self._value

@@ -5,10 +5,16 @@ derivatives of plain functions (`functional.py`) and the comparison with finite 
 (`gradcheck.py`).
 """
 
-from tinygrad_rnn.autograd import functional
+from tinygrad_rnn.autograd import function, functional
 from tinygrad_rnn.autograd.function import Function
 from tinygrad_rnn.autograd.gradcheck import GradcheckError, check_grads, gradcheck, gradgradcheck
-from tinygrad_rnn.modes import detect_anomaly, enable_grad, no_grad, set_grad_enabled
+from tinygrad_rnn.modes import (
+    detect_anomaly,
+    enable_grad,
+    no_grad,
+    set_detect_anomaly,
+    set_grad_enabled,
+)
 from tinygrad_rnn.tensor import backward, grad
 
 __all__ = [
@@ -18,10 +24,12 @@ __all__ = [
     "check_grads",
     "detect_anomaly",
     "enable_grad",
+    "function",
     "functional",
     "grad",
     "gradcheck",
     "gradgradcheck",
     "no_grad",
+    "set_detect_anomaly",
     "set_grad_enabled",
 ]

@@ -214,8 +214,8 @@ class FunctionPrimitive(Primitive):
         params: dict[str, Any],
         needed: Sequence[Any],
     ) -> Sequence[Any]:
-        """The gradients that the user's backward returns, checked against the arguments."""
-        ctx, arguments = params["ctx"], params["arguments"]
+        """The gradients that the user's backward returns: arrays if the cotangents are arrays."""
+        ctx = params["ctx"]
         known = next(g for g in gs if g is not None)
         recorded = isinstance(known, Tensor)
         if ctx.materialize_grads:
@@ -230,23 +230,32 @@ class FunctionPrimitive(Primitive):
             for place in params["saved"]
         )
         try:
-            pulled = self.function.backward(ctx, *map(_as_tensor, gs))
+            returned = self.function.backward(ctx, *map(_as_tensor, gs))
         finally:
             ctx._saved = None  # in a recorded backward these lead to this node: no cycle may stay
-        pulled = list(pulled) if isinstance(pulled, tuple | list) else [pulled]
-        if len(pulled) < len(arguments) or any(g is not None for g in pulled[len(arguments) :]):
-            raise RuntimeError(
-                f"{self.name}.backward returned {len(pulled)} gradients, but forward has "
-                f"{len(arguments)} arguments (one gradient for each, None where there is none)"
-            )
-        checked = [
-            self._checked(place, g, form) if wanted is not None or form is None else None
-            for place, (g, form, wanted) in enumerate(zip(pulled, arguments, needed, strict=False))
-        ]
-        unpacked = [g.array if g is not None and not recorded else g for g in checked]
-        return unpacked + [None] * (len(inputs) - len(arguments))
+        pulled = self._checked(returned, params["arguments"], needed)
+        pulled += [None] * (len(inputs) - len(pulled))  # for saved tensors that were no arguments
+        return pulled if recorded else [None if g is None else g.array for g in pulled]
 
-    def _checked(self, place: int, g: Any, form: _Form | None) -> Tensor | None:
+    def _checked(
+        self, returned: Any, arguments: Sequence[_Form | None], needed: Sequence[Any]
+    ) -> list[Tensor | None]:
+        """The gradients of the arguments, None where not needed; an error if one does not fit."""
+        gradients = list(returned) if isinstance(returned, tuple | list) else [returned]
+        count = len(arguments)
+        if len(gradients) < count or any(g is not None for g in gradients[count:]):
+            raise RuntimeError(
+                f"{self.name}.backward returned {len(gradients)} gradients, but forward has "
+                f"{count} arguments (one gradient for each, None where there is none)"
+            )
+        return [
+            self._fitted(place, gradients[place], form)
+            if needed[place] is not None or form is None
+            else None
+            for place, form in enumerate(arguments)
+        ]
+
+    def _fitted(self, place: int, g: Any, form: _Form | None) -> Tensor | None:
         """The gradient of one argument in that argument's shape and dtype."""
         if g is None:
             return None

@@ -57,7 +57,7 @@ def gradcheck(
         nothing used, as zeros.
     fast_mode: compare vᵀ J u for random u, v: two calls of func for each input instead of two
         for each value. A failure is then looked at value by value.
-    Raises ValueError if no input requires a gradient, RuntimeError for an input whose elements share
+    Raises ValueError if no input requires a gradient, RuntimeError for one whose elements share
     memory; warns about inputs that are not float64.
 
     >>> import tinygrad_rnn as torch
