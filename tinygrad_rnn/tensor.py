@@ -21,7 +21,7 @@ from tinygrad_rnn.modes import current, set_grad_enabled
 from tinygrad_rnn.ops.elementwise import cast
 from tinygrad_rnn.ops.indexing import assignable
 from tinygrad_rnn.ops.operators import Operators
-from tinygrad_rnn.ops.primitive import Primitive, describe
+from tinygrad_rnn.ops.primitive import Primitive, Tracer, describe
 from tinygrad_rnn.random import Generator
 
 
@@ -35,7 +35,6 @@ class Tensor(Operators):
 
     __slots__ = ("__dict__", "__weakref__", "_edge", "array", "grad", "hooks", "requires_grad")
     __array_ufunc__ = None  # `ndarray * tensor` then calls Tensor.__rmul__
-    level = 1
 
     array: Array
     grad: Tensor | None
@@ -88,6 +87,8 @@ class Tensor(Operators):
                     needed |= bit
                 else:
                     edges.append(None)
+            elif isinstance(operand, Tracer):
+                return operand.trace(primitive, args, params)
             else:
                 arrays.append(operand if type(operand) is float else _literal(operand))
                 edges.append(None)

@@ -896,20 +896,17 @@ class Operators(Conversions):
 
 def matmul(a: Any, b: Any) -> Any:
     """y = a @ b, with NumPy's meaning: vectors gain an axis and lose it; leading axes broadcast."""
-    if b.ndim >= 2 and (a.ndim >= 2 or b.ndim == 2):
-        return linear.matmul(a, b) if a.ndim else _no_scalars(a, b)
-    if not a.ndim or not b.ndim:
-        return _no_scalars(a, b)
+    a_axes, b_axes = a.ndim, b.ndim
+    if b_axes >= 2 and a_axes and (a_axes >= 2 or b_axes == 2):
+        return linear.matmul(a, b)
+    if not a_axes or not b_axes:
+        raise RuntimeError(f"matmul: {describe(a)} @ {describe(b)}: use * for a scalar")
     left = shape.reshape(a, shape=(1, *a.shape)) if a.ndim == 1 else a
     right = shape.reshape(b, shape=(*b.shape, 1)) if b.ndim == 1 else b
     y = linear.matmul(left, right)
     gone = [k for k, x in ((-2, a), (-1, b)) if x.ndim == 1]
     kept = tuple(n for k, n in enumerate(y.shape) if k - len(y.shape) not in gone)
     return shape.reshape(y, shape=kept)
-
-
-def _no_scalars(a: Any, b: Any) -> Any:
-    raise RuntimeError(f"matmul: {describe(a)} @ {describe(b)}: use * for a scalar")
 
 
 def _product(name: str, a: Any, b: Any, ndim: int) -> Any:

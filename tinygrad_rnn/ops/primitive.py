@@ -26,10 +26,12 @@ class Tracer:
     """A stand-in for an array that wants to know what is done with it: a Tensor or a Var."""
 
     __slots__ = ()
-    level = 0  # where kinds meet, the higher one decides: a Var (2) before a Tensor (1)
 
     def trace(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
-        """Apply the primitive to args, at least one of which is of this kind."""
+        """Apply the primitive to args, at least one of which is of this kind.
+
+        Where a Tensor and a Var meet, the Var decides: the Tensor hands over.
+        """
         raise NotImplementedError
 
 
@@ -75,19 +77,11 @@ class Primitive:
         return f"<primitive {self.name}>"
 
     def __call__(self, *args: Any, **params: Any) -> Any:
-        """Compute on arrays; let the highest-level Tracer among the operands decide otherwise."""
-        decides, level, on_host = None, 0, True
+        """Compute on arrays; let a Tracer among the operands decide what to do."""
         for operand in args:
-            if type(operand) is np.ndarray:
-                continue
             if isinstance(operand, Tracer):
-                if operand.level > level:
-                    decides, level = operand, operand.level
-            else:
-                on_host = False
-        if decides is None:
-            return self.evaluate(np if on_host else namespace(*args), *args, **params)
-        return decides.trace(self, args, params)
+                return operand.trace(self, args, params)
+        return self.evaluate(namespace(*args), *args, **params)
 
     def keeps(self, pattern: int) -> tuple[bool, tuple[int, ...]]:
         """Whether backward reads the outputs' values, and the operands it does not read.
