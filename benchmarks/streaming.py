@@ -4,8 +4,8 @@
 
 One step is what `tinygrad-rnn sample` does for each character, without the drawing: embedding, one
 LSTM layer of 256 units, output layer, for one sequence (B = 1), under no_grad, float32. All ways
-get the token as a number and give the logits and the new state. PyTorch is timed with one thread and
-with two, and the ratios are to its faster setting. With --write, docs/benchmarks/streaming.md.
+get the token as a number and give the logits and the new state. PyTorch is timed with one thread
+and with two, and the ratios are to its faster setting. With --write, docs/benchmarks/streaming.md.
 """
 
 from __future__ import annotations

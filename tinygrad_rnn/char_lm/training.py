@@ -57,8 +57,8 @@ class Settings:
     dropout: float = 0.0
     batch: int = 32
     seq: int = 64
-    steps: int = 2000
-    lr: float = 4e-3
+    steps: int = 2400
+    lr: float = 6e-3
     clip: float = 1.0
     seed: int = 0
 

@@ -179,29 +179,30 @@ def run(training: Training, folder: RunFolder, stop: StopRequest) -> None:
         initial=training.step,
         disable=None,  # where stderr is not a terminal
         dynamic_ncols=True,
-        bar_format="{n_fmt}/{total_fmt} |{bar}| {desc}{remaining} left",
+        bar_format="{n_fmt}/{total_fmt}, {remaining} left{desc} |{bar}|",
     ) as bar:
-        since, characters = time.perf_counter(), training.step * settings.batch * settings.seq
+        start, characters = time.perf_counter(), training.step * settings.batch * settings.seq
         while not training.finished and not stop.signal:
             row = training.advance()
+            if row is not None:
+                folder.append_to_log(row)
+                speed = (row.characters - characters) / (time.perf_counter() - start)
+                bar.set_description_str(standing(row, speed), refresh=False)
             bar.update()
-            if row is None:
-                continue
-            folder.append_to_log(row)
-            if row.validation_loss is None:
-                speed = (row.characters - characters) / (time.perf_counter() - since)
-                bar.set_description_str(
-                    f"loss {row.training_loss:.3f} nats/char, perplexity "
-                    f"{perplexity(row.training_loss)}, {speed / 1000:.1f}k char/s, ",
-                    refresh=False,
-                )
-            else:
+            if row is not None and row.validation_loss is not None:
                 training.save(folder.checkpoint)
                 tqdm.write(progress(training, row, row.validation_loss))
                 tqdm.write(written_by(training))
-            since, characters = time.perf_counter(), row.characters
         if stop.signal:
             training.save(folder.checkpoint)
+
+
+def standing(row: Row, speed: float) -> str:
+    """What the progress bar says about the last row."""
+    return (
+        f", loss {row.training_loss:.3f} nats/char, perplexity {perplexity(row.training_loss)}, "
+        f"{speed / 1000:.1f}k char/s"
+    )
 
 
 class StopRequest:
