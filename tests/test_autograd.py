@@ -421,6 +421,26 @@ def test_hooks_need_a_tensor_that_requires_a_gradient():
         tg.ones(1).retain_grad()
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_what_a_hook_returns_must_fit(create_graph):
+    x = leaf(3, dtype=np.float32)
+    for tensor in (x, x * 1):
+        for hook, error, message in (
+            (
+                lambda g: g.sum(),
+                RuntimeError,
+                r"returned \(\) float32 in place of .* \(3,\) float32",
+            ),
+            (lambda g: g.double(), RuntimeError, r"returned \(3,\) float64 in place of"),
+            (lambda g: 2.0, TypeError, r"must return a Tensor or None, not 2\.0"),
+            (lambda g: g.detach().numpy(), TypeError, "must return a Tensor or None"),
+        ):
+            handle = tensor.register_hook(hook)
+            with pytest.raises(error, match=f"hook '<lambda>' {message}"):
+                tensor.sum().backward(create_graph=create_graph)
+            handle.remove()
+
+
 def test_an_error_in_a_hook_reaches_the_caller():
     x = leaf(2)
 

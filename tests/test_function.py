@@ -399,7 +399,11 @@ def test_gradients_come_in_the_arguments_dtype_and_shape(create_graph):
             return g.double(), g.double()
 
     x, bias = leaf(4, 3, dtype=np.float32), leaf(3, dtype=np.float32)
-    Plus.apply(x, bias).sum().backward(create_graph=create_graph)
+    h = x * 1
+    seen = []
+    h.register_hook(lambda g: seen.append(g.dtype))
+    Plus.apply(h, bias).sum().backward(create_graph=create_graph)
+    assert seen == [np.float32]
     assert x.grad.dtype == bias.grad.dtype == np.float32
     assert bias.grad.tolist() == [4, 4, 4]
 
@@ -497,6 +501,31 @@ def test_saved_values_are_released_and_a_second_backward_raises():
     y.sum().backward(retain_graph=True)
     y.sum().backward()
     np.testing.assert_allclose(x.grad.numpy(), 3 * np.exp(x.detach().numpy()))
+
+
+def test_a_value_that_only_the_function_saved_is_free_after_backward():
+    arrays = []
+
+    class Inner(Function):
+        @staticmethod
+        def forward(ctx, x):
+            inner = x.tanh()
+            arrays.append(weakref.ref(inner.array))
+            ctx.save_for_backward(inner)
+            return inner * 2
+
+        @staticmethod
+        def backward(ctx, g):
+            (inner,) = ctx.saved_tensors
+            return 2 * g * (1 - inner * inner)
+
+    y = Inner.apply(leaf(3))
+    assert arrays[0]() is not None
+    y.sum().backward()
+    assert arrays[0]() is None
+    with tg.no_grad():
+        y = Inner.apply(leaf(3))
+    assert arrays[1]() is None
 
 
 def test_a_function_that_saves_nothing_may_be_walked_twice():

@@ -22,7 +22,7 @@ from tinygrad_rnn import backend
 from tinygrad_rnn.autodiff import Edge, backpropagate, output_edges, paths, source
 from tinygrad_rnn.backend import Array, namespace
 from tinygrad_rnn.modes import current, set_grad_enabled
-from tinygrad_rnn.ops.primitive import Primitive, describe
+from tinygrad_rnn.ops.primitive import Primitive, Tracer, describe
 
 #: A node, the edges to follow from it, and its outputs and inputs as the rules shall see them.
 Visit: TypeAlias = tuple["Node", Sequence[Edge | None], Sequence[Any], Sequence[Any]]
@@ -256,7 +256,8 @@ class _Walk:
         tensor = g if self.create_graph else self.wrap(g, None)
         for hook in list(hooks.values()):
             replaced = hook(tensor)
-            tensor = tensor if replaced is None else replaced
+            if replaced is not None:
+                tensor = _replacement(hook, tensor, replaced)
         return tensor if self.create_graph else tensor.array
 
     def add(self, edge: Edge, earlier: Any, g: Any) -> Any:
@@ -297,6 +298,18 @@ class _Walk:
                 g = self.wrap(g if edge in self.own else namespace(g).array(g), None)
             results[edge] = g
         return results
+
+
+def _replacement(hook: Callable[[Any], Any], g: Any, replaced: Any) -> Any:
+    """What a hook gave in place of a cotangent: it must be a Tensor of the same shape and dtype."""
+    name = getattr(hook, "__name__", repr(hook))
+    if not isinstance(replaced, Tracer):
+        raise TypeError(f"hook '{name}' must return a Tensor or None, not {describe(replaced)}")
+    if (replaced.shape, replaced.dtype) != (g.shape, g.dtype):
+        raise RuntimeError(
+            f"hook '{name}' returned {describe(replaced)} in place of a gradient of {describe(g)}"
+        )
+    return replaced
 
 
 def _newest_first(sources: Iterable[Any]) -> list[Node]:
