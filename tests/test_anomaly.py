@@ -142,6 +142,20 @@ def test_a_forward_before_the_watch_is_still_named_without_its_line():
     assert "run the forward pass inside it too" in message
 
 
+def test_backward_does_not_blame_what_only_passes_on():
+    nan = float("nan")
+    x, w = leaf(nan, 1.0), leaf(1.0, 1.0)
+    with detect_anomaly():
+        (x * w).sum().backward()  # dw = x, which is NaN already
+    assert np.isnan(w.grad.tolist()[0])
+    x = leaf(1.0, 2.0)
+    with detect_anomaly():
+        early, late = x * 2, x * 3
+        # The cotangent of x is NaN from the later node on; the earlier one adds to it.
+        autograd.backward([late, early], [tg.tensor([nan, 1.0]), tg.ones(2)])
+    assert np.isnan(x.grad.tolist()[0])
+
+
 def test_a_bad_function_is_named():
     class Faulty(autograd.Function):
         @staticmethod

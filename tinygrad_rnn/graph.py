@@ -305,7 +305,7 @@ def _replacement(hook: Callable[[Any], Any], g: Any, replaced: Any) -> Any:
     name = getattr(hook, "__name__", repr(hook))
     if not isinstance(replaced, Tracer):
         raise TypeError(f"hook '{name}' must return a Tensor or None, not {describe(replaced)}")
-    if (replaced.shape, replaced.dtype) != (g.shape, g.dtype):
+    if describe(replaced) != describe(g):
         raise RuntimeError(
             f"hook '{name}' returned {describe(replaced)} in place of a gradient of {describe(g)}"
         )
