@@ -60,7 +60,7 @@ class Rotate(Function):
         return gx * c + gy * s, gy * c - gx * s, None
 
 
-# values, gradients, gradients of gradients.
+# Values, gradients, gradients of gradients.
 
 
 @pytest.mark.parametrize("function", [Cube, Exp])
@@ -171,7 +171,7 @@ def test_setup_context():
     assert gradgradcheck(Scaled.apply, (x, factor))
 
 
-# what forward returns.
+# What forward returns.
 
 
 class Top(Function):
@@ -254,7 +254,7 @@ def test_a_list_of_results_is_refused():
         Lists.apply(leaf(2))
 
 
-# cotangents that are not there.
+# Cotangents that are not there.
 
 
 def test_unused_results_get_zeros_or_none():
@@ -341,7 +341,7 @@ def test_only_what_leads_to_the_wanted_inputs_is_followed():
     assert y.grad is None
 
 
-# gradients that do not fit.
+# Gradients that do not fit.
 
 
 def returning(*gradients):
@@ -423,7 +423,7 @@ def test_a_function_without_forward_or_backward_says_so():
         NoBackward.apply(leaf(1)).sum().backward()
 
 
-# what is saved.
+# What is saved.
 
 
 def test_saved_tensors_keep_their_places_and_none():
@@ -623,7 +623,7 @@ def test_once_differentiable_leaves_the_rest_of_the_graph_alone():
     np.testing.assert_allclose(second.numpy(), 6 * y.detach().numpy())
 
 
-# backward inside backward.
+# Backward inside backward.
 
 
 class Checkpoint(Function):
