@@ -141,6 +141,12 @@ def reduction_calls(draw, domain, min_side=0):
 
 
 @st.composite
+def softmax_calls(draw):
+    (x,), params = draw(reduction_calls(real))
+    return [x], {"axes": params["axes"]}
+
+
+@st.composite
 def axis_calls(draw, domain, min_side=0, **params):
     """One operand and one of its axes."""
     shape = draw(shapes(min_dims=1, min_side=min_side))
@@ -324,7 +330,8 @@ def put_calls(draw):
     index = draw(indices(x.shape, repeats=False))
     read = x[index].shape
     smaller = [1 if draw(st.booleans()) else size for size in read]
-    longer = read if getattr(index, "dtype", None) == bool else (1, *read)
+    masked = isinstance(index, np.ndarray) and index.dtype.kind == "b"
+    longer = read if masked else (1, *read)
     shape = draw(st.sampled_from([read, smaller, smaller[1:], (), longer]))
     return [x, real(rng, shape)], {"index": index}
 
@@ -346,12 +353,13 @@ def add_rows_calls(draw):
 
 @st.composite
 def gather_calls(draw):
-    """One index per place of an axis, which may be longer or shorter than the operand's."""
+    """Indices along an axis, more or fewer than the operand has; along the others, not more."""
     shape = list(draw(shapes(min_dims=1, min_side=1)))
     axis = draw(st.integers(-len(shape), -1))
     x = real(np.random.default_rng(draw(seeds)), shape)
-    shape[axis], size = draw(sizes), shape[axis]
-    index = draw(hnp.arrays(np.int64, tuple(shape), elements=st.integers(0, size - 1)))
+    fewer = [draw(st.integers(0, size)) for size in shape]
+    fewer[axis] = draw(sizes)
+    index = draw(hnp.arrays(np.int64, tuple(fewer), elements=st.integers(0, shape[axis] - 1)))
     return [x, index], {"axis": axis}
 
 
@@ -514,6 +522,12 @@ CASES = {
     "logsumexp": Case(
         reduction_calls(real, min_side=1),
         lambda x, axes, keepdims: np.log(np.exp(x).sum(axes, keepdims=keepdims)),
+    ),
+    "softmax": Case(
+        softmax_calls(), lambda x, axes: np.exp(x) / np.exp(x).sum(axes, keepdims=True)
+    ),
+    "log_softmax": Case(
+        softmax_calls(), lambda x, axes: np.log(np.exp(x) / np.exp(x).sum(axes, keepdims=True))
     ),
     "any": Case(
         reduction_calls(few), lambda x, axes, keepdims: (x != 0).sum(axes, keepdims=keepdims) > 0

@@ -67,10 +67,12 @@ from tinygrad_rnn.ops.reduction import (
     argmin,
     argsort,
     cumsum,
+    log_softmax,
     logsumexp,
     max,
     mean,
     min,
+    softmax,
     sum,
 )
 from tinygrad_rnn.ops.shape import (

@@ -216,7 +216,7 @@ def _half(xp: Any, dtype: Any) -> Any:
 def _sigmoid(xp: Any, x: Any) -> Any:
     """tanh(x/2)/2 + 1/2: no overflow at either end, and tanh is the fastest of the exponentials."""
     half = _half(xp, x.dtype)
-    y = xp.multiply(x, half)
+    y = xp.asarray(xp.multiply(x, half))  # a scalar where x has no axes
     xp.tanh(y, out=y)
     y *= half
     y += half
@@ -246,6 +246,13 @@ floor = elementwise("floor", lambda xp, x: xp.floor(x), "floor(x)", lambda g, _y
 ceil = elementwise("ceil", lambda xp, x: xp.ceil(x), "ceil(x)", lambda g, _y, _x: g * 0)
 # NumPy's rint, like PyTorch's round, goes to the even neighbour from the middle.
 round = elementwise("round", lambda xp, x: xp.rint(x), "rint(x)", lambda g, _y, _x: g * 0)
+floor_divide = elementwise(
+    "floor_divide",
+    silent(lambda xp, x, y: xp.floor_divide(x, y)),
+    "floor(x / y)",
+    lambda g, _z, _x, _y: g * 0,
+    lambda g, _z, _x, _y: g * 0,
+)
 # x mod y with the sign of y: x - y ⌊x/y⌋.
 remainder = elementwise(
     "remainder",
@@ -281,9 +288,6 @@ less = elementwise("less", lambda xp, x, y: xp.less(x, y), "x < y")
 less_equal = elementwise("less_equal", lambda xp, x, y: xp.less_equal(x, y), "x <= y")
 greater = elementwise("greater", lambda xp, x, y: xp.greater(x, y), "x > y")
 greater_equal = elementwise("greater_equal", lambda xp, x, y: xp.greater_equal(x, y), "x >= y")
-floor_divide = elementwise(
-    "floor_divide", silent(lambda xp, x, y: xp.floor_divide(x, y)), "floor(x / y)"
-)
 bitwise_and = elementwise("bitwise_and", lambda xp, x, y: xp.bitwise_and(x, y), "x & y")
 bitwise_or = elementwise("bitwise_or", lambda xp, x, y: xp.bitwise_or(x, y), "x | y")
 bitwise_xor = elementwise("bitwise_xor", lambda xp, x, y: xp.bitwise_xor(x, y), "x ^ y")

@@ -102,10 +102,18 @@ add_rows: Primitive = Primitive(
     None,
 )
 
-#: y[…, k, …] = x[…, index[…, k, …], …] along an axis.
+
+def _places(xp: Any, index: Any, axis: int) -> tuple[Any, ...]:
+    """The positions that an index along an axis means, as one index array for each axis."""
+    places = [xp.asarray(place) for place in np.ogrid[tuple(map(slice, index.shape))]]
+    places[axis] = index
+    return tuple(places)
+
+
+#: y[…, k, …] = x[…, index[…, k, …], …] along an axis; along the others, x may be longer.
 gather = Primitive(
     "gather",
-    lambda xp, x, index, *, axis: xp.take_along_axis(x, index, axis=axis),
+    lambda xp, x, index, *, axis: x[_places(xp, index, axis)],
     lambda g, _y, x_shape, index, *, axis: scatter_add(
         _zeros(g, shape_of(x_shape)), index, g, axis=axis
     ),
@@ -119,17 +127,15 @@ def _zeros(like: Any, shape: tuple[int, ...]) -> Any:
 
 def _scatter_add(xp: Any, x: Any, index: Any, source: Any, *, axis: int) -> Any:
     y = x.copy()
-    where = list(np.ogrid[tuple(map(slice, index.shape))])
-    where = [xp.asarray(places) for places in where]
-    where[axis] = index
+    places = _places(xp, index, axis)
     if index.shape[axis] == 1:  # no position can repeat
-        y[tuple(where)] += source
+        y[places] += source
     else:
-        xp.add.at(y, tuple(where), source)
+        xp.add.at(y, places, source)
     return y
 
 
-#: y = x with source[…, k, …] added at position index[…, k, …] of an axis.
+#: y = x with source[…, k, …] added at position index[…, k, …] of an axis; x may be longer.
 scatter_add: Primitive = Primitive(
     "scatter_add",
     _scatter_add,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import builtins
 import math
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -442,7 +443,7 @@ class Operators(Conversions):
         Multiplied in pairs, then pairs of pairs: differentiable to any order, zeros included.
         """
         x = self.long() if self.dtype.kind in "bi" else self
-        x = x.reshape(-1) if dim is None else x.movedim(dim, -1)
+        x = x.reshape(-1) if dim is None or not self.ndim else x.movedim(dim, -1)
         while x.shape[-1] > 1:
             half = x.shape[-1] // 2
             pairs, rest = x[..., :half] * x[..., half : 2 * half], x[..., 2 * half :]
@@ -493,7 +494,7 @@ class Operators(Conversions):
         if math.isinf(power):
             return self.abs().amax(dim, keepdim) if power > 0 else self.abs().amin(dim, keepdim)
         if power == 0:
-            return self.ne(0).sum(dim, keepdim).to(self.dtype)
+            return self.sign().abs().sum(dim, keepdim)
         if power == 1:
             return self.abs().sum(dim, keepdim)
         return _root((self.abs() ** power).sum(dim, keepdim), power)
@@ -504,16 +505,16 @@ class Operators(Conversions):
 
     def softmax(self, dim: int) -> Self:
         """eˣ / Σ eˣ along an axis."""
-        return elementwise.exp(self.log_softmax(dim))
+        return reduction.softmax(self, axes=_axes(self, dim))
 
     def log_softmax(self, dim: int) -> Self:
         """x - ln Σ eˣ along an axis."""
-        return self - self.logsumexp(dim, keepdim=True)
+        return reduction.log_softmax(self, axes=_axes(self, dim))
 
     def cumsum(self, dim: int) -> Self:
         """y[k] = x[0] + … + x[k] along an axis."""
-        sums = reduction.cumsum(self, axis=from_end(dim, self.ndim))
-        return sums if self.ndim else sums.reshape(())
+        x = self if self.ndim else self.reshape(1)
+        return reduction.cumsum(x, axis=from_end(dim, self.ndim)).reshape(self.shape)
 
     def argmax(self, dim: int | None = None, keepdim: bool = False) -> Self:
         """The index of the largest value along an axis (of the flattened tensor by default)."""
@@ -533,8 +534,8 @@ class Operators(Conversions):
         index = find(self, axis=axis)
         return index.unsqueeze(axis) if keepdim and self.ndim else index
 
-    def argsort(self, dim: int = -1, descending: bool = False) -> Self:
-        """The indices that sort along an axis; equal values keep their order."""
+    def argsort(self, dim: int = -1, descending: bool = False, *, stable: bool = True) -> Self:
+        """The indices that sort along an axis; equal values keep their order, always."""
         x = self if self.ndim else self.reshape(1)
         order = reduction.argsort(x, axis=from_end(dim, self.ndim), descending=descending)
         return order if self.ndim else order.reshape(())
@@ -665,7 +666,7 @@ class Operators(Conversions):
         axes = [axis for axis in range(-self.ndim, 0) if axis not in sources]
         for place, axis in sorted(zip(places, sources, strict=True)):
             axes.insert(place + self.ndim, axis)
-        return shape.transpose(self, axes=tuple(axes)) if axes else self
+        return shape.transpose(self, axes=tuple(axes)) if self.ndim else self
 
     moveaxis = movedim
 
@@ -830,16 +831,13 @@ class Operators(Conversions):
             )
         if not self.ndim:
             return self.reshape(1).gather(0, index.reshape(1)).reshape(())
-        x = self
-        for k in range(-self.ndim, 0):
-            if k != axis and index.shape[k] > x.shape[k]:
-                raise RuntimeError(
-                    f"gather: index {describe(index)} is larger than {describe(self)} along an "
-                    f"axis other than dim {dim}"
-                )
-            if k != axis and index.shape[k] != x.shape[k]:
-                x = x.narrow(k, 0, index.shape[k])
-        return indexing.gather(x, _within(index, self.shape[axis], "gather"), axis=axis)
+        longer = [k for k in range(-self.ndim, 0) if index.shape[k] > self.shape[k]]
+        if longer and longer != [axis]:
+            raise RuntimeError(
+                f"gather: index {describe(index)} is larger than {describe(self)} along an axis "
+                f"other than dim {dim}"
+            )
+        return indexing.gather(self, _within(index, self.shape[axis], "gather"), axis=axis)
 
     def scatter_add(self, dim: int, index: Any, src: Any) -> Self:
         """y = x with src[…, k, …] added at index[…, k, …] of an axis; index has src's axes."""
@@ -1004,7 +1002,7 @@ def _sizes(args: tuple[Any, ...]) -> tuple[int, ...]:
     """Sizes given one by one or as one sequence."""
     if len(args) == 1 and isinstance(args[0], Sequence):
         args = tuple(args[0])
-    return tuple(int(size) for size in args)
+    return tuple(operator.index(size) for size in args)
 
 
 def _axes(x: Any, dim: Dims) -> tuple[int, ...]:

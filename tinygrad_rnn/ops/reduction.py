@@ -1,4 +1,4 @@
-"""Reductions along axes: sum, mean, max, min, logsumexp, cumsum, and the order of values.
+"""Reductions along axes: sum, mean, max, logsumexp, softmax, cumsum, and the order of values.
 
 `axes` is always a tuple counted from the end, never None: a reduction then means the same when a
 time axis is put in front. The rules give g back its lost axes with `restore`, then broadcast it.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from typing import Any
+
+import numpy as np
 
 from tinygrad_rnn.ops.broadcasting import broadcast_to
 from tinygrad_rnn.ops.elementwise import cast, exp, isinf, where
@@ -95,6 +97,42 @@ def _logsumexp_rule(g: Any, y: Any, x: Any, *, axes: tuple[int, ...], keepdims: 
 
 #: y = log Σ exp x, without overflow.
 logsumexp = Primitive("logsumexp", _logsumexp, _logsumexp_rule)
+
+
+def _without_largest(xp: Any, x: Any, axes: tuple[int, ...]) -> Any:
+    """x - max x, whose exponentials do not overflow; a row of -inf becomes nan, as in PyTorch."""
+    with np.errstate(invalid="ignore"):
+        return x - xp.max(x, axis=axes, keepdims=True)
+
+
+def _log_softmax(xp: Any, x: Any, *, axes: tuple[int, ...]) -> Any:
+    if not x.size:
+        return x.copy()
+    y = _without_largest(xp, x, axes)
+    y -= xp.log(xp.sum(xp.exp(y), axis=axes, keepdims=True))
+    return y
+
+
+def _softmax(xp: Any, x: Any, *, axes: tuple[int, ...]) -> Any:
+    if not x.size:
+        return x.copy()
+    y = xp.exp(_without_largest(xp, x, axes))
+    y /= xp.sum(y, axis=axes, keepdims=True)
+    return y
+
+
+#: y = x - log Σ exp x
+log_softmax = Primitive(
+    "log_softmax",
+    _log_softmax,
+    lambda g, y, _x, *, axes: g - exp(y) * sum(g, axes=axes, keepdims=True),
+)
+#: y = exp x / Σ exp x
+softmax = Primitive(
+    "softmax",
+    _softmax,
+    lambda g, y, _x, *, axes: y * (g - sum(g * y, axes=axes, keepdims=True)),
+)
 
 #: y[k] = x[0] + … + x[k] along an axis. Its adjoint sums from the other end.
 cumsum: Primitive = Primitive(

@@ -79,7 +79,7 @@ concatenate: Primitive = Primitive(
 #: outputs is one stack, where that of n times x[t] would fill n arrays of x's size.
 unstack = Primitive(
     "unstack",
-    lambda xp, x, *, axis: list(xp.moveaxis(x, axis, 0)),
+    lambda xp, x, *, axis: list(x if axis == -x.ndim else xp.moveaxis(x, axis, 0)),
     lambda gs, shapes, _x, *, axis: stack(*_with_zeros(gs, shapes), axis=axis),
 )
 
