@@ -57,7 +57,7 @@ class Settings:
     dropout: float = 0.0
     batch: int = 32
     seq: int = 64
-    steps: int = 2400
+    steps: int = 2000
     lr: float = 6e-3
     clip: float = 1.0
     seed: int = 0
