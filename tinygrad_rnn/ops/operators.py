@@ -747,7 +747,7 @@ class Operators(Conversions):
     def split(self, split_size: int | Sequence[int], dim: int = 0) -> tuple[Self, ...]:
         """Consecutive parts of one size (the last may be smaller), or of the sizes listed."""
         axis, total = _cut(self, dim, "split")
-        if isinstance(split_size, int):
+        if not isinstance(split_size, Sequence):
             if split_size <= 0:
                 raise RuntimeError(f"split: the size must be positive, got {split_size}")
             whole, rest = divmod(total, split_size)
@@ -1009,7 +1009,7 @@ def _axes(x: Any, dim: Dims) -> tuple[int, ...]:
     """The axes to reduce, counted from the end: all for None."""
     if dim is None:
         return tuple(range(-x.ndim, 0))
-    if isinstance(dim, int):
+    if not isinstance(dim, Sequence):
         dim = (dim,)
     axes = tuple(sorted({from_end(axis, x.ndim) for axis in dim}))
     if len(axes) != len(dim):
