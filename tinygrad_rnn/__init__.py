@@ -43,7 +43,13 @@ from tinygrad_rnn.creation import (
     zeros_like,
 )
 from tinygrad_rnn.io import load, save
-from tinygrad_rnn.modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from tinygrad_rnn.modes import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    no_grad,
+    set_grad_enabled,
+)
 from tinygrad_rnn.ops.operators import Operators as _methods
 from tinygrad_rnn.ops.operators import cat, einsum, matmul, stack, where
 from tinygrad_rnn.random import Generator, manual_seed
@@ -78,7 +84,7 @@ broadcast_to = _methods.broadcast_to
 ceil = _methods.ceil
 chunk = _methods.chunk
 clamp = _methods.clamp
-clip = _methods.clip
+clip = _methods.clamp
 clone = _methods.clone
 cos = _methods.cos
 cumsum = _methods.cumsum
@@ -118,7 +124,7 @@ mean = _methods.mean
 min = _methods.min
 minimum = _methods.minimum
 mm = _methods.mm
-moveaxis = _methods.moveaxis
+moveaxis = _methods.movedim
 movedim = _methods.movedim
 mul = _methods.mul
 mv = _methods.mv
@@ -153,7 +159,7 @@ squeeze = _methods.squeeze
 std = _methods.std
 sub = _methods.sub
 sum = _methods.sum
-swapaxes = _methods.swapaxes
+swapaxes = _methods.transpose
 t = _methods.t
 tanh = _methods.tanh
 tile = _methods.tile

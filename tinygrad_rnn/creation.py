@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ def _size(size: tuple[Any, ...]) -> tuple[int, ...]:
         size = tuple(size[0])
     if builtins.any(n < 0 for n in size):
         raise RuntimeError(f"a tensor cannot have a negative size: {size}")
-    return tuple(int(n) for n in size)
+    return tuple(operator.index(n) for n in size)
 
 
 def tensor(

@@ -117,6 +117,11 @@ def _decorate(mode: Callable[[], Any], function: F) -> F:
     return within  # type: ignore[return-value]
 
 
+def inference_mode(mode: bool = True) -> no_grad | enable_grad:
+    """As no_grad; PyTorch's further restrictions have no counterpart here. False: enable_grad."""
+    return no_grad() if mode else enable_grad()
+
+
 def is_grad_enabled() -> bool:
     """Whether operations on tensors that require gradients are being recorded, in this thread."""
     return current.recording

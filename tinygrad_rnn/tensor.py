@@ -109,10 +109,10 @@ class Tensor(Operators):
         if needed and current.recording and primitive.differentiable:
             node = Node(primitive, arrays, outputs, params, edges, needed | bit)
         if outputs is not result:
-            return _wrap(result, node)
+            return wrap(result, node)
         if node is None or node.arity == 1:
-            return [_wrap(output, node) for output in outputs]
-        return [_wrap(output, (node, index)) for index, output in enumerate(outputs)]
+            return [wrap(output, node) for output in outputs]
+        return [wrap(output, (node, index)) for index, output in enumerate(outputs)]
 
     # What it is.
 
@@ -264,7 +264,7 @@ class Tensor(Operators):
 
     def detach(self) -> Tensor:
         """The same values, sharing memory, cut off from the graph: no gradient flows past here."""
-        return _wrap(self.array, None)
+        return wrap(self.array, None)
 
     @property
     def data(self) -> Tensor:
@@ -519,7 +519,7 @@ class Tensor(Operators):
         self.requires_grad = other.requires_grad
 
 
-def _wrap(array: Any, edge: Edge | None) -> Tensor:
+def wrap(array: Any, edge: Edge | None) -> Tensor:
     """A Tensor around an operation's result (an array, or a NumPy scalar from a reduction)."""
     made = object.__new__(Tensor)
     made.array = array if type(array) is np.ndarray else _as_array(array)
@@ -600,7 +600,7 @@ def backward(
     cotangents = pull_back(
         _seeds(tensors, grad_tensors, "backward"),
         None if wanted is None else set(wanted),
-        _wrap,
+        wrap,
         create_graph if retain_graph is None else retain_graph,
         create_graph,
     )
@@ -619,7 +619,9 @@ def grad(
     grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    only_inputs: bool = True,
     allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
     materialize_grads: bool = False,
 ) -> tuple[Tensor | None, ...]:
     """d(sum of outputs)/d(input), contracted with grad_outputs, for each input.
@@ -627,14 +629,17 @@ def grad(
     inputs: leaves or recorded tensors.
     allow_unused: give None for an input that the outputs do not depend on, instead of an error.
     materialize_grads: give zeros for it (this allows unused inputs).
+    only_inputs, is_grads_batched: in PyTorch's places; only their defaults exist here.
     Raises RuntimeError for an input that does not require a gradient or is unused.
     """
+    if not only_inputs or is_grads_batched:
+        raise NotImplementedError("grad: only_inputs=False and is_grads_batched=True do not exist")
     targets = _as_tuple(inputs)
     edges = [_edge_of(tensor, "grad") for tensor in targets]
     cotangents = pull_back(
         _seeds(outputs, grad_outputs, "grad"),
         set(edges),
-        _wrap,
+        wrap,
         create_graph if retain_graph is None else retain_graph,
         create_graph,
     )
@@ -647,7 +652,7 @@ def grad(
                 "pass allow_unused=True to get None for it"
             )
         if g is None and materialize_grads:
-            g = _wrap(namespace(tensor.array).zeros_like(tensor.array), None)
+            g = wrap(namespace(tensor.array).zeros_like(tensor.array), None)
         found.append(g if g is None or g.dtype == tensor.dtype else g.to(tensor.dtype))
     return tuple(found)
 
@@ -690,7 +695,7 @@ def _seed(tensor: Tensor, gradient: Tensor | None, caller: str) -> Tensor:
                 f"{caller}: the gradient can be left out only for a single value, not for "
                 f"{describe(tensor)}; pass a tensor of that shape, or reduce with .sum()"
             )
-        return _wrap(namespace(tensor.array).ones_like(tensor.array), None)
+        return wrap(namespace(tensor.array).ones_like(tensor.array), None)
     if not isinstance(gradient, Tensor):
         raise TypeError(f"{caller}: the gradient must be a Tensor, got {type(gradient).__name__}")
     if gradient.shape != tensor.shape:

@@ -20,7 +20,7 @@ from tinygrad_rnn.backend import namespace
 from tinygrad_rnn.graph import Node
 from tinygrad_rnn.modes import is_grad_enabled, no_grad
 from tinygrad_rnn.ops.primitive import Primitive
-from tinygrad_rnn.tensor import Tensor, _wrap
+from tinygrad_rnn.tensor import Tensor, wrap
 
 
 class FunctionCtx:
@@ -134,9 +134,7 @@ class Function:
         if any(needed) and is_grad_enabled():
             edges = output_edges(_record(cls._primitive, ctx, args, results))
         outputs = tuple(
-            _wrap(y.array, edge if _differentiable(ctx, y) else None)
-            if isinstance(y, Tensor)
-            else y
+            wrap(y.array, edge if _differentiable(ctx, y) else None) if isinstance(y, Tensor) else y
             for y, edge in zip(results, edges, strict=True)
         )
         ctx.to_save = ctx.non_differentiable = ()  # the node knows: no second hold on the memory
@@ -324,7 +322,7 @@ def _differentiable(ctx: FunctionCtx, result: Tensor) -> bool:
 
 
 def _as_tensor(value: Any) -> Tensor | None:
-    return value if value is None or isinstance(value, Tensor) else _wrap(value, None)
+    return value if value is None or isinstance(value, Tensor) else wrap(value, None)
 
 
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:

@@ -39,6 +39,7 @@ class RunFolder:
                         "--overwrite to replace it, or choose another --out"
                     )
         path.mkdir(parents=True, exist_ok=True)
+        folder.loss_curve.unlink(missing_ok=True)  # the other files are replaced at once
         return folder
 
     @classmethod

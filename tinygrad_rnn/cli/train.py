@@ -129,15 +129,16 @@ def train(
         except TrainingError as error:
             raise InputError(f"{error}. {folder.checkpoint} still is as it was before") from error
         except KeyboardInterrupt:  # a second Ctrl-C, perhaps in the middle of a step
-            click.echo(f"\nStopped. To go on from the last checkpoint:\n  {resume_command(folder)}")
+            click.echo("\nStopped. To go on from the last checkpoint:")
+            click.echo(f"  {resume_command(folder, device)}")
             ctx.exit(130)
     draw_losses(training, folder)
-    if stop.signal:
-        click.echo(
-            f"\nStopped after step {training.step} and saved. To go on:\n  {resume_command(folder)}"
-        )
+    if training.finished:
+        summarize(training, folder)
+    else:
+        click.echo(f"\nStopped after step {training.step} and saved. To go on:")
+        click.echo(f"  {resume_command(folder, device)}")
         ctx.exit(128 + stop.signal)
-    summarize(training, folder)
 
 
 def text_of(settings: Settings) -> str:
@@ -273,9 +274,10 @@ def perplexity(loss: float) -> str:
     return f"{math.exp(loss):.1f}" if loss < 100 else "inf"
 
 
-def resume_command(folder: RunFolder) -> str:
+def resume_command(folder: RunFolder, device: backend.device) -> str:
     """What to type to go on."""
-    return f"tinygrad-rnn train --resume --out {shlex.quote(str(folder.path))}"
+    where = "" if device == backend.CPU else f" --device {device}"
+    return f"tinygrad-rnn train --resume --out {shlex.quote(str(folder.path))}{where}"
 
 
 def draw_losses(training: Training, folder: RunFolder) -> None:

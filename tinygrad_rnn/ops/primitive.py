@@ -14,8 +14,6 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from tinygrad_rnn.backend import is_array, namespace
 
 #: rule(g, y, *operands, **params) -> the cotangent of one operand (or of all, for a joint rule).

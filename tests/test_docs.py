@@ -1,0 +1,29 @@
+"""Prose that executes cannot rot: the tour runs, the reading path leads to files that exist."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def test_the_tour_runs_and_its_claims_hold(capsys):
+    runpy.run_path(str(ROOT / "docs" / "tour.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "tanh       keeps (1, 3)" in printed
+    assert "all agree" in printed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_and_files_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://", "mailto:")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_a_link_test_that_cannot_fail_would_be_no_test():
+    assert PAGES, "no pages found"
+    assert any("](" in page.read_text(encoding="utf-8") for page in PAGES)
