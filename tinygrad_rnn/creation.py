@@ -80,33 +80,36 @@ def is_tensor(value: Any) -> builtins.bool:
 
 
 def zeros(
-    *size: Any,
+    *sizes: Any,
+    size: Sequence[int] = (),
     dtype: DTypeLike = None,
     device: Device = None,
     requires_grad: builtins.bool = False,
 ) -> Tensor:
-    """A tensor of zeros."""
-    return _made(np.zeros(_size(size), _float(dtype)), None, device, requires_grad)
+    """A tensor of zeros. The size is given as numbers, as one sequence, or as size=…."""
+    return _made(np.zeros(_size(sizes or (size,)), _float(dtype)), None, device, requires_grad)
 
 
 def ones(
-    *size: Any,
+    *sizes: Any,
+    size: Sequence[int] = (),
     dtype: DTypeLike = None,
     device: Device = None,
     requires_grad: builtins.bool = False,
 ) -> Tensor:
     """A tensor of ones."""
-    return _made(np.ones(_size(size), _float(dtype)), None, device, requires_grad)
+    return _made(np.ones(_size(sizes or (size,)), _float(dtype)), None, device, requires_grad)
 
 
 def empty(
-    *size: Any,
+    *sizes: Any,
+    size: Sequence[int] = (),
     dtype: DTypeLike = None,
     device: Device = None,
     requires_grad: builtins.bool = False,
 ) -> Tensor:
     """A tensor whose values are still to be written. They are zeros, so that nothing is random."""
-    return zeros(*size, dtype=dtype, device=device, requires_grad=requires_grad)
+    return zeros(*(sizes or size), dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def full(
@@ -132,11 +135,12 @@ def eye(
     requires_grad: builtins.bool = False,
 ) -> Tensor:
     """The identity matrix (n, m)."""
+    _size((n, n if m is None else m))
     return _made(np.eye(n, m, dtype=_float(dtype)), None, device, requires_grad)
 
 
 def arange(
-    start: float,
+    start: float = 0,
     end: float | None = None,
     step: float = 1,
     *,
@@ -147,6 +151,8 @@ def arange(
     """start, start + step, …, up to but without end; integers give int64."""
     if end is None:
         start, end = 0, start
+    if step == 0 or (end - start) / step < 0:
+        raise RuntimeError(f"arange: from {start} to {end} there is no way by steps of {step}")
     if dtype is None and builtins.any(isinstance(x, float) for x in (start, end, step)):
         dtype = backend.get_default_dtype()
     return _made(np.arange(start, end, step), dtype, device, requires_grad)
@@ -162,6 +168,7 @@ def linspace(
     requires_grad: builtins.bool = False,
 ) -> Tensor:
     """`steps` values from start to end, both included, at equal distances."""
+    _size((steps,))
     return _made(np.linspace(start, end, steps), _float(dtype), device, requires_grad)
 
 
@@ -221,41 +228,49 @@ def empty_like(
 
 
 def rand(
-    *size: Any,
+    *sizes: Any,
+    size: Sequence[int] = (),
     generator: Generator | None = None,
     dtype: DTypeLike = None,
     device: Device = None,
     requires_grad: builtins.bool = False,
 ) -> Tensor:
     """Uniform in [0, 1)."""
-    drawn = (generator or random.generator()).uniform(_size(size), dtype=_float(dtype))
+    drawn = (generator or random.generator()).uniform(_size(sizes or (size,)), dtype=_float(dtype))
     return _made(drawn, None, device, requires_grad)
 
 
 def randn(
-    *size: Any,
+    *sizes: Any,
+    size: Sequence[int] = (),
     generator: Generator | None = None,
     dtype: DTypeLike = None,
     device: Device = None,
     requires_grad: builtins.bool = False,
 ) -> Tensor:
     """Normal with mean 0 and standard deviation 1."""
-    drawn = (generator or random.generator()).normal(_size(size), dtype=_float(dtype))
+    drawn = (generator or random.generator()).normal(_size(sizes or (size,)), dtype=_float(dtype))
     return _made(drawn, None, device, requires_grad)
 
 
-def rand_like(input: Tensor, *, generator: Generator | None = None) -> Tensor:
-    """Uniform in [0, 1) with another tensor's shape, dtype and device."""
-    return rand(input.shape, generator=generator, dtype=input.dtype, device=input.device)
+def rand_like(
+    input: Tensor, *, generator: Generator | None = None, dtype: DTypeLike = None
+) -> Tensor:
+    """Uniform in [0, 1) with another tensor's shape and device, and its dtype unless given."""
+    dtype = input.dtype if dtype is None else dtype
+    return rand(input.shape, generator=generator, dtype=dtype, device=input.device)
 
 
-def randn_like(input: Tensor, *, generator: Generator | None = None) -> Tensor:
-    """Standard normal with another tensor's shape, dtype and device."""
-    return randn(input.shape, generator=generator, dtype=input.dtype, device=input.device)
+def randn_like(
+    input: Tensor, *, generator: Generator | None = None, dtype: DTypeLike = None
+) -> Tensor:
+    """Standard normal with another tensor's shape and device, and its dtype unless given."""
+    dtype = input.dtype if dtype is None else dtype
+    return randn(input.shape, generator=generator, dtype=dtype, device=input.device)
 
 
 def randint(
-    low: int,
+    low: int = 0,
     high: Any = None,
     size: Sequence[int] | None = None,
     *,
@@ -266,12 +281,19 @@ def randint(
     """Integers in [low, high): randint(high, size) or randint(low, high, size)."""
     if size is None:
         low, high, size = 0, low, high
+    elif high is None:
+        low, high = 0, low
+    if not isinstance(size, Sequence):
+        raise TypeError(f"randint: the size must be a sequence of numbers, got {size!r}")
+    if low >= high:
+        raise RuntimeError(f"randint: there is no integer in [{low}, {high})")
     drawn = (generator or random.generator()).integers(_size((size,)), low, high)
     return _made(drawn, dtype, device, False)
 
 
 def randperm(n: int, *, generator: Generator | None = None, device: Device = None) -> Tensor:
     """The integers 0 … n-1 in random order."""
+    _size((n,))
     return _made((generator or random.generator()).permutation(n), None, device, False)
 
 
@@ -282,7 +304,13 @@ def normal(
     *,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Normal with the given means and standard deviations, broadcast; `size` for two numbers."""
+    """Normal with the given means and standard deviations, broadcast; `size` for two numbers.
+
+    What is drawn is a constant: no gradient flows to `mean` or `std`.
+    """
+    mean, std = (x.detach() if isinstance(x, Tensor) else x for x in (mean, std))
+    if (std.amin() if isinstance(std, Tensor) else std) < 0:
+        raise RuntimeError("normal: a standard deviation must not be negative")
     if size is None:
         if not isinstance(mean, Tensor) and not isinstance(std, Tensor):
             raise TypeError("normal: two numbers need a size")

@@ -18,13 +18,14 @@ class Generator:
     """A stream of random numbers.
 
     `numpy` is the numpy.random.Generator that draws; use it for anything not offered here.
+    device: as in PyTorch, but without effect: numbers are drawn on the host, for every device.
 
     >>> a, b = Generator(7), Generator(7)
     >>> bool((a.uniform((3,)) == b.uniform((3,))).all())
     True
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, device: Any = None) -> None:
         self.manual_seed(seed)
 
     def manual_seed(self, seed: int) -> Generator:
@@ -71,6 +72,8 @@ class Generator:
     ) -> Array:
         """Uniform in [low, high)."""
         drawn = self.numpy.random(shape, _drawable(dtype))
+        if dtype is not None and np.dtype(dtype) == np.float16:
+            drawn = np.floor(drawn * 2**11) / 2**11  # float16 has nothing between these and 1
         return (drawn * (high - low) + low).astype(dtype or np.float32, copy=False)
 
     def normal(
@@ -108,6 +111,8 @@ class Generator:
 
 def _drawable(dtype: DTypeLike) -> Any:
     """The dtype NumPy draws in: float64 for float64, else float32."""
+    if dtype is not None and np.dtype(dtype).kind != "f":
+        raise NotImplementedError(f"cannot draw {np.dtype(dtype)} values here; use randint")
     return np.float64 if dtype is not None and np.dtype(dtype) == np.float64 else np.float32
 
 
