@@ -405,7 +405,8 @@ def test_copies():
 
 def test_every_method_is_documented_and_every_package_function_is_one():
     """`torch.tanh(x)` is `x.tanh()`: the package has no second text of it."""
-    methods = {name: f for name, f in vars(Operators).items() if not name.startswith("_")}
+    names = [name for name in dir(Operators) if not name.startswith("_")]
+    methods = {name: getattr(Operators, name) for name in names}
     for name, method in methods.items():
         assert method.__doc__, name
     shared = [name for name in methods if getattr(torch, name, None) is methods[name]]

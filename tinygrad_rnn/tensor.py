@@ -2,7 +2,7 @@
 
 A recorded result knows its edge: the `Node` that made it (`graph.py`), and which output it is.
 Operations on Tensors all arrive in `Tensor.trace`; operators and methods are in
-`ops/operators.py`, and functions that make tensors from data in `creation.py`.
+`ops/operators/`, and functions that make tensors from data in `creation.py`.
 """
 
 from __future__ import annotations

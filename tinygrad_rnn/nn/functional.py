@@ -3,7 +3,7 @@
 Everything here is made of the primitives in ops/ and has no derivative rule of its own, so all of
 it can be differentiated as often as one likes. Functions that only rename a method of Tensor are
 here because PyTorch has them here. Losses that are logarithms of probabilities are in nats. Read
-tensor.py and ops/operators.py before this file; the layers that hold parameters are its siblings.
+tensor.py and ops/operators/ before this file; the layers that hold parameters are its siblings.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The primitives: every operation the engine knows, each with its forward and its rules.
 
 Read `primitive.py` (what an operation is), then the tables: `elementwise`, `linear`, `reduction`,
-`shape`, `broadcasting`, `indexing`. `operators.py` gives them PyTorch's names as methods.
+`shape`, `broadcasting`, `indexing`. the folder `operators/` gives them PyTorch's names as methods.
 """
 
 from tinygrad_rnn.ops.broadcasting import broadcast_to, sum_to

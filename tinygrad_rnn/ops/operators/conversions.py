@@ -1,7 +1,7 @@
 """In another dtype or on another device: `to` and its shorthands.
 
 These methods have the names of Python's types (float, int, bool), as PyTorch's have. They stand
-apart so that in `operators.py` those names mean the types.
+apart so that in the other files those names mean the types.
 """
 
 from __future__ import annotations

@@ -1,0 +1,89 @@
+"""PyTorch's arguments as primitives take them, and the errors of those that do not fit.
+
+Users name axes from either end, or None for all; give sizes one by one or as a sequence, with -1
+for one to be worked out. Primitives get axes counted from the end and whole shapes.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tinygrad_rnn.backend import is_array
+from tinygrad_rnn.ops import reduction
+from tinygrad_rnn.ops.primitive import Tracer, describe
+from tinygrad_rnn.ops.shape import from_end
+
+Dims: TypeAlias = int | Sequence[int] | None
+
+
+def sizes_of(args: tuple[Any, ...]) -> tuple[int, ...]:
+    """Sizes given one by one or as one sequence."""
+    if len(args) == 1 and isinstance(args[0], Sequence):
+        args = tuple(args[0])
+    return tuple(operator.index(size) for size in args)
+
+
+def axes_of(x: Any, dim: Dims) -> tuple[int, ...]:
+    """The axes to reduce, counted from the end: all for None."""
+    if dim is None:
+        return tuple(range(-x.ndim, 0))
+    if not isinstance(dim, Sequence):
+        dim = (dim,)
+    axes = tuple(sorted({from_end(axis, x.ndim) for axis in dim}))
+    if len(axes) != len(dim):
+        raise RuntimeError(f"dim {tuple(dim)} names an axis twice")
+    return axes if x.ndim else ()
+
+
+def is_operand(value: Any) -> bool:
+    """Whether a value can be compared with a tensor: any other is simply not equal to one."""
+    return isinstance(value, Tracer | int | float | np.generic) or is_array(value)
+
+
+def axis_to_cut(x: Any, dim: int, name: str) -> tuple[int, int]:
+    """The axis to cut, counted from the end, and its size."""
+    if not x.ndim:
+        raise RuntimeError(f"{name}: a tensor without axes cannot be cut")
+    axis = from_end(dim, x.ndim)
+    return axis, x.shape[axis]
+
+
+def axes_with_values(x: Any, dim: Dims, name: str) -> tuple[int, ...]:
+    """As axes_of; an error if there is nothing along them to choose from."""
+    axes = axes_of(x, dim)
+    if not reduction.count(x.shape, axes):
+        raise RuntimeError(f"{name}: no values to choose from in {describe(x)}")
+    return axes
+
+
+def new_shape(x: Any, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that x is to take, with -1 worked out."""
+    return sizes_holding(math.prod(x.shape), sizes, describe(x))
+
+
+def sizes_holding(total: int, sizes: tuple[int, ...], what: str) -> tuple[int, ...]:
+    """The sizes with -1 worked out; an error if they do not hold `total` values."""
+    known = math.prod(size for size in sizes if size != -1)
+    if sizes.count(-1) == 1 and known > 0 and total % known == 0:
+        return tuple(total // known if size == -1 else size for size in sizes)
+    if -1 in sizes or known != total:
+        raise RuntimeError(f"reshape: {what} holds {total} values, which do not fit {sizes}")
+    return sizes
+
+
+def checked_index(index: Any, size: int, name: str) -> Any:
+    """An index operand, checked: integers in [0, size)."""
+    values = index.array if hasattr(index, "array") else index
+    if values.dtype.kind not in "iu":
+        raise RuntimeError(f"{name}: indices must be integers, not {values.dtype}")
+    if values.size and not (values.min() >= 0 and values.max() < size):
+        low, high = int(values.min()), int(values.max())
+        raise RuntimeError(
+            f"{name}: indices from {low} to {high} do not fit an axis of {size} values"
+        )
+    return index
