@@ -57,8 +57,8 @@ class Node:
     )
 
     primitive: Primitive
-    inputs: Sequence[Any] | None  # None once backward has released the values
-    outputs: Sequence[Any]
+    inputs: list[Any] | None  # None once backward has released the values
+    outputs: list[Any]
     params: dict[str, Any]
     edges: Sequence[Edge | None]
     arity: int
@@ -104,10 +104,9 @@ class Node:
 
     def release(self) -> None:
         """Forget the values, if one of them is an array, and keep the place in the graph."""
-        for value in (*(self.inputs or ()), *self.outputs):
+        for value in (self.inputs or []) + self.outputs:
             if type(value) not in _NOT_ARRAYS:
-                self.inputs = None
-                self.outputs = ()
+                self.inputs, self.outputs = None, []
                 return
 
 
@@ -217,6 +216,8 @@ class _Walk:
 
     def __iter__(self) -> Iterator[Visit]:
         wanted, watching, releasing = self.wanted, current.watching, not self.retain_graph
+        inputs: Sequence[Any] | None
+        outputs: Sequence[Any]
         edges: Sequence[Edge | None]
         for node in self.nodes:
             inputs, outputs, edges = node.inputs, node.outputs, node.edges

@@ -221,8 +221,11 @@ class Shapes(Arithmetic):
         """At most `chunks` consecutive parts of one size (the last may be smaller)."""
         if chunks <= 0:
             raise RuntimeError(f"chunk: the number of chunks must be positive, got {chunks}")
-        _, total = axis_to_cut(self, dim, "chunk")
-        return self.split(-(-total // chunks) if total else (0,) * chunks, dim)
+        axis, total = axis_to_cut(self, dim, "chunk")
+        size, rest = divmod(total, chunks)
+        if rest or not total:
+            return self.split(size + 1 if total else (0,) * chunks, dim)
+        return tuple(shape.split(self, sizes=(size,) * chunks, axis=axis))
 
     def unbind(self, dim: int = 0) -> tuple[Self, ...]:
         """The parts at each index of an axis, as a tuple: the way to loop over time."""
