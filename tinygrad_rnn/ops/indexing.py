@@ -86,11 +86,20 @@ def _add_rows(xp: Any, x: Any, indices: Any, *, rows: int) -> Any:
     y = xp.zeros((rows, *width), x.dtype)
     flat, x = indices.reshape(-1), x.reshape(indices.size, *width)
     flat = xp.where(flat < 0, flat + rows, flat)
-    if flat.size:
-        order = xp.argsort(flat, kind="stable")
-        sorted_rows = flat[order]
-        starts = xp.flatnonzero(xp.concatenate((xp.ones(1, bool), xp.diff(sorted_rows) != 0)))
-        y[sorted_rows[starts]] = xp.add.reduceat(x[order], starts, axis=0)
+    if not flat.size:
+        return y
+    order = xp.argsort(flat, kind="stable")
+    row, x = flat[order], x[order]
+    starts = xp.flatnonzero(xp.concatenate((xp.ones(1, bool), xp.diff(row) != 0)))
+    if xp is not np:
+        y[row[starts]] = xp.add.reduceat(x, starts, axis=0)
+        return y
+    # NumPy's reduceat walks down column after column, 2 to 15 times slower than a sum per row.
+    y[row[starts]] = x[starts]
+    stops = np.append(starts[1:], len(x))
+    several = stops - starts > 1
+    for start, stop in zip(starts[several].tolist(), stops[several].tolist(), strict=True):
+        np.add.reduce(x[start:stop], axis=0, out=y[row[start], ...])
     return y
 
 
