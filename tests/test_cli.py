@@ -409,3 +409,9 @@ def test_the_options_of_train_are_the_settings():
 
 def test_version():
     assert f"tinygrad-rnn {tinygrad_rnn.__version__}" in tinygrad("--version").stdout
+
+
+def test_a_text_that_is_learnt_completely():
+    Path("same.txt").write_text("a" * 3000)
+    shown = tinygrad("train", "--text", "same.txt", *TINY, "--steps", 20, "--lr", 1).stdout
+    assert "validation loss 0.000 nats per character (perplexity 1.0)" in shown

@@ -291,7 +291,7 @@ def draw_losses(training: Training, folder: RunFolder) -> None:
 
 def summarize(training: Training, folder: RunFolder) -> None:
     """The result, where it is, and what to do with it."""
-    loss = training.rows[-1].validation_loss or math.nan  # the last step validates
+    loss = next(x for row in reversed(training.rows) if (x := row.validation_loss) is not None)
     click.echo(
         f"\nvalidation loss {loss:.3f} nats per character (perplexity {perplexity(loss)}); bigram "
         f"model {training.baselines.bigram:.3f}, unigram model {training.baselines.unigram:.3f}"
