@@ -22,6 +22,7 @@ from tinygrad_rnn import backend
 from tinygrad_rnn.autodiff import Edge, backpropagate, output_edges, paths, source
 from tinygrad_rnn.backend import Array, namespace
 from tinygrad_rnn.modes import current, set_grad_enabled
+from tinygrad_rnn.ops.linear import Products
 from tinygrad_rnn.ops.primitive import Primitive, Tracer, describe
 
 #: A node, the edges to follow from it, and its outputs and inputs as the rules shall see them.
@@ -212,6 +213,7 @@ class _Walk:
         self.wrap = wrap
         self.retain_graph, self.create_graph = retain_graph, create_graph
         self.aside: dict[Edge, Any] = {}
+        self.started = next(_clock)
         self.own: set[Edge] = set()  # edges whose cotangent is a sum in an array of its own
 
     def __iter__(self) -> Iterator[Visit]:
@@ -221,6 +223,9 @@ class _Walk:
         edges: Sequence[Edge | None]
         for node in self.nodes:
             inputs, outputs, edges = node.inputs, node.outputs, node.edges
+            for edge in (node,) if node.arity == 1 else output_edges(node):
+                if type(self.cotangents.get(edge)) is Products:
+                    self._compute(edge)
             if inputs is None:
                 if any(edge in self.cotangents for edge in output_edges(node)):
                     raise RuntimeError(_released(node, self.cotangents))
@@ -234,11 +239,24 @@ class _Walk:
             if self.create_graph:
                 outputs, inputs = self._recorded(node)
             if watching:
-                yield from _watch_backward((node, edges, outputs, inputs), self.cotangents)
+                yield from self._watched((node, edges, outputs, inputs))
             else:
                 yield node, edges, outputs, inputs
             if releasing and node.keeps:
                 node.release()
+
+    def _watched(self, visit: Visit) -> Iterator[Visit]:
+        """Yield the visit, and look whether the rules made something worse than they were given."""
+        node, edges, outputs, inputs = visit
+        followed = [edge for edge in edges if edge is not None]
+        known = [self.cotangents.get(edge) for edge in (*output_edges(node), *followed)]
+        known = [g.total() if type(g) is Products else g for g in known]
+        before = _worst([*known, *outputs, *inputs])
+        yield visit
+        gs = [self.cotangents.get(edge) for edge in followed]
+        made = _worst([g.total() if type(g) is Products else g for g in gs])
+        if made > before:
+            raise RuntimeError(_anomaly("backward", node.primitive, inputs, made, node.line))
 
     def _meet(self, node: Node) -> None:
         """Run the hooks on a node's cotangents, and set those aside that were asked for."""
@@ -254,6 +272,8 @@ class _Walk:
         """The cotangent after the hooks, of the kind it came as."""
         if not hooks:
             return g
+        for edge in self.cotangents:  # what waits must not see what a hook may write
+            self._compute(edge)
         tensor = g if self.create_graph else self.wrap(g, None)
         for hook in list(hooks.values()):
             replaced = hook(tensor)
@@ -265,11 +285,29 @@ class _Walk:
         """The sum of two cotangents; from the second sum of an edge on in place, if of arrays."""
         if self.create_graph:
             return earlier + g
+        if type(earlier) is Products:
+            return earlier.add(g)
+        if type(g) is Products:
+            return g.add(earlier)
         if edge in self.own:
             earlier += g
             return earlier
         self.own.add(edge)
         return earlier + g
+
+    def _compute(self, edge: Edge) -> None:
+        """Make an array of a cotangent that was collected as Products."""
+        g = self.cotangents.get(edge)
+        if type(g) is Products:
+            for array in g.arrays() if writes.latest > self.started else ():
+                writer = writes.since(self.started, array)
+                if writer is not None:
+                    raise RuntimeError(
+                        f"backward: {describe(array)}, an operand of 'matmul', was changed by "
+                        f"{writer} while backward ran, and its old value is needed"
+                    )
+            self.cotangents[edge] = g.total()
+            self.own.add(edge)
 
     def _recorded(self, node: Node) -> tuple[list[Any], list[Any]]:
         """(outputs, inputs) of a node as Tensors in their place in the graph."""
@@ -286,6 +324,8 @@ class _Walk:
     def results(self) -> dict[Edge, Any]:
         """The cotangents asked for (of all leaves if none were), in memory of their own."""
         results: dict[Edge, Any] = {}
+        for edge in self.cotangents:
+            self._compute(edge)
         for edge, g in (self.cotangents | self.aside).items():
             if self.wanted is not None and edge not in self.wanted:
                 continue
@@ -398,18 +438,6 @@ def watch_forward(primitive: Primitive, arrays: Sequence[Any], outputs: Sequence
     made = _worst(outputs)
     if made > _worst(arrays):
         raise RuntimeError(_anomaly("forward", primitive, arrays, made, user_line()))
-
-
-def _watch_backward(visit: Visit, cotangents: dict[Edge, Any]) -> Iterator[Visit]:
-    """Yield the visit, and look whether the rules made something worse than they were given."""
-    node, edges, outputs, inputs = visit
-    followed = [edge for edge in edges if edge is not None]
-    known = [cotangents.get(edge) for edge in (*output_edges(node), *followed)]
-    before = _worst([*known, *outputs, *inputs])
-    yield visit
-    made = _worst([cotangents.get(edge) for edge in followed])
-    if made > before:
-        raise RuntimeError(_anomaly("backward", node.primitive, inputs, made, node.line))
 
 
 _GRADES = ("finite values", "Inf", "NaN")

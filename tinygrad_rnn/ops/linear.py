@@ -10,8 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from tinygrad_rnn.backend import namespace
 from tinygrad_rnn.ops.broadcasting import broadcast_to, sum_to
-from tinygrad_rnn.ops.primitive import Primitive, shape_of
+from tinygrad_rnn.ops.primitive import Primitive, Tracer, shape_of
 from tinygrad_rnn.ops.shape import reshape, transpose
 
 
@@ -20,8 +21,70 @@ def swap(x: Any) -> Any:
     return transpose(x, axes=(-1, -2))
 
 
+class Products:
+    """Σ aᵀ b over pairs of arrays, not yet computed.
+
+    A weight that every step of an unrolled recurrence uses gets one small product from each. They
+    are collected and computed as one GEMM over the stacked rows, which is what `contract` of the
+    whole sequence would be; every `ROWS` rows, so that few arrays wait.
+    """
+
+    ROWS = 1024
+    __slots__ = ("_pairs", "_rows", "_sum")
+
+    def __init__(self, a: Any, b: Any) -> None:
+        self._pairs = [(a, b)]
+        self._rows = a.size // max(a.shape[-1], 1)
+        self._sum: Any = None
+
+    def add(self, other: Any) -> Products:
+        """Include another cotangent of the same weight: Products, or an array."""
+        if type(other) is not Products:
+            self._sum = other if self._sum is None else self._sum + other
+            return self
+        self._pairs += other._pairs
+        self._rows += other._rows
+        if self._rows >= self.ROWS:
+            self._sum, self._pairs, self._rows = self.total(), [], 0
+        return self
+
+    def total(self) -> Any:
+        """The sum, computed."""
+        if not self._pairs:
+            return self._sum
+        if len(self._pairs) == 1:
+            total = contract(*self._pairs[0])
+        else:
+            xp = namespace(self._pairs[0][0])
+            a, b = (xp.concatenate([_rows(x) for x in xs]) for xs in zip(*self._pairs, strict=True))
+            total = a.T @ b
+        return total if self._sum is None else self._sum + total
+
+    def arrays(self) -> list[Any]:
+        """The operands that wait."""
+        return [array for pair in self._pairs for array in pair]
+
+
 class Matmul(Primitive):
     """y = a @ b for b of two or more axes."""
+
+    def pull(
+        self,
+        gs: Sequence[Any],
+        outputs: Sequence[Any],
+        inputs: Sequence[Any],
+        params: dict[str, Any],
+        needed: Sequence[Any],
+    ) -> Sequence[Any]:
+        """The rules' cotangents; of a weight, where arrays are computed, as Products."""
+        (g,), (y,), (a, b) = gs, outputs, inputs
+        left, right = needed
+        ga = None if left is None else _matmul_left(g, y, a, b)
+        if right is None:
+            return ga, None
+        if len(shape_of(b)) == 2 and not isinstance(g, Tracer):
+            return ga, Products(a, g)
+        return ga, _matmul_right(g, y, a, b)
 
     def explain(self, error: Exception, arrays: Sequence[Any]) -> Exception:
         """Say which inner sizes differ, and that a weight may want its transpose."""
@@ -42,6 +105,8 @@ def _matmul(xp: Any, a: Any, b: Any) -> Any:
 
 def _rows(x: Any) -> Any:
     """x as one matrix: all leading axes together, then the last one."""
+    if x.ndim == 2:
+        return x
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
@@ -62,9 +127,7 @@ matmul = Matmul("matmul", _matmul, _matmul_left, _matmul_right)
 
 
 def _contract(xp: Any, a: Any, b: Any) -> Any:
-    if a.ndim != 2:
-        a, b = _rows(a), _rows(b)
-    return a.T @ b
+    return _rows(a).T @ _rows(b)
 
 
 #: y = Σ aᵀ b           (..., I), (..., J) -> (I, J), summed over all leading axes
