@@ -1,6 +1,7 @@
-"""What the tests share: the examples that Hypothesis draws, and the array libraries to test on.
+"""What the tests share: how Hypothesis draws examples, and the array libraries to test on.
 
-Hypothesis draws the same examples on every run and on every machine, so a failure repeats.
+The examples are the same on every run and every machine, so a failure repeats. To look for new
+ones: `pytest --hypothesis-profile=thorough tests/test_ops.py`.
 """
 
 import importlib.util
@@ -16,6 +17,9 @@ settings.register_profile(
     deadline=None,
     max_examples=20,
     suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile(
+    "thorough", settings.get_profile("repeatable"), derandomize=False, max_examples=500
 )
 settings.load_profile("repeatable")
 
