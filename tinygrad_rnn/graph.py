@@ -77,12 +77,17 @@ class Node:
         edges: list[Edge | None],
         pattern: int,
     ) -> None:
-        reads_outputs, unread = primitive.keeps(pattern)
+        reads_outputs, unread = primitive.kept.get(pattern) or primitive.keeps(pattern)
         for place in unread:
             inputs[place] = getattr(inputs[place], "shape", ())
         self.primitive = primitive
         self.inputs = inputs
-        self.outputs = outputs if reads_outputs else [y.shape for y in outputs]
+        if reads_outputs:
+            self.outputs = outputs
+        elif len(outputs) == 1:
+            self.outputs = [outputs[0].shape]
+        else:
+            self.outputs = [y.shape for y in outputs]
         self.keeps = reads_outputs or len(unread) < len(inputs)
         self.params = params
         self.edges = edges

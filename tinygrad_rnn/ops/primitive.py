@@ -69,7 +69,7 @@ class Primitive:
         self.differentiable = bool(rules) or joint_rule is not None
         self._reads = [_reads(rule) for rule in rules]
         self._joint_reads = _reads(joint_rule)
-        self._kept: dict[int, tuple[bool, tuple[int, ...]]] = {}
+        self.kept: dict[int, tuple[bool, tuple[int, ...]]] = {}  # what `keeps` has answered
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
@@ -87,10 +87,8 @@ class Primitive:
         pattern: a bit for each operand, set if its cotangent will be asked for, and above them one
             more, which tells how many operands there are.
         """
-        kept = self._kept.get(pattern)
-        if kept is None:
-            kept = self._kept[pattern] = self._what_rules_read(pattern)
-        return kept
+        self.kept[pattern] = self._what_rules_read(pattern)
+        return self.kept[pattern]
 
     def _what_rules_read(self, pattern: int) -> tuple[bool, tuple[int, ...]]:
         places = range(pattern.bit_length() - 1)
