@@ -58,13 +58,20 @@ def unpack(
     description: Description,
     arrays: Mapping[str, NDArray[Any]],
     device: str | backend.device = "cpu",
+    level: int = 0,
 ) -> Any:
-    """The value that `pack` took apart, its Tensors on `device`.
+    """The value that `pack` took apart, its Tensors on `device`; `level` counts the nesting.
 
     Raises ValueError, KeyError or TypeError for a description that `pack` did not make.
     """
+    if level > 2 * DEEPEST:  # a dict is described by two levels
+        raise ValueError(f"nested more than {DEEPEST} levels deep")
+
+    def inner(part: Description) -> Any:
+        return unpack(part, arrays, device, level + 1)
+
     if isinstance(description, list):
-        return [unpack(item, arrays, device) for item in description]
+        return [inner(item) for item in description]
     if not isinstance(description, dict):
         return description
     ((kind, content),) = description.items()
@@ -79,9 +86,9 @@ def unpack(
     if kind == "float":
         return struct.unpack(">d", bytes.fromhex(content))[0]
     if kind == "tuple":
-        return tuple(unpack(content, arrays, device))
+        return tuple(inner(content))
     if kind in _DICTS:
-        pairs = [(unpack(key, arrays), unpack(item, arrays, device)) for key, item in content]
+        pairs = [(inner(key), inner(item)) for key, item in content]
         return _DICTS[kind](pairs)
     raise ValueError(f"a value of unknown kind {kind!r}")
 
