@@ -18,6 +18,7 @@ NAMES = [str(path.relative_to(PACKAGE)) for path in FILES]
 # A file imports only from lower floors, and from its own floor only what lies in the same folder.
 FLOORS = {
     "backend.py": 0,
+    "printing.py": 0,
     "autodiff.py": 0,
     "ops/": 1,
     "modes.py": 2,
@@ -25,6 +26,7 @@ FLOORS = {
     "graph.py": 2,
     "tensor.py": 2,
     "creation.py": 2,
+    "cuda.py": 3,
     "autograd/": 3,
     "nn/functional.py": 3,
     "scan/": 4,

@@ -380,6 +380,23 @@ def test_hooks_can_be_removed():
     assert x.grad.tolist() == [2]
 
 
+def test_hooks_after_accumulation_see_the_sum():
+    x = tg.tensor([1.0], requires_grad=True)
+    seen = []
+    handle = x.register_post_accumulate_grad_hook(lambda leaf: seen.append(leaf.grad.tolist()))
+    (x * 2).sum().backward()
+    (x * 3 + x * 4).sum().backward()
+    handle.remove()
+    x.sum().backward()
+    assert seen == [[2], [9]]
+    x.register_post_accumulate_grad_hook(lambda leaf: leaf.sub_(leaf.grad).grad.zero_())
+    x.sum().backward()  # a step of gradient descent, without no_grad
+    assert (x.tolist(), x.grad.tolist()) == ([-10], [0])
+    for other in (x * 2, tg.tensor([1.0])):
+        with pytest.raises(RuntimeError, match="expected a leaf that requires a gradient"):
+            other.register_post_accumulate_grad_hook(print)
+
+
 def test_a_hook_may_remove_itself():
     x = tg.tensor([1.0], requires_grad=True)
     calls = []

@@ -52,11 +52,38 @@ def test_a_dtype_given_is_the_dtype_made():
     check(torch.as_tensor(np.ones(2), dtype=torch.float32), [1, 1], torch.float32)
 
 
+def test_the_constructor_takes_sizes_numbers_or_an_array_it_shares():
+    check(torch.Tensor(2, 3), [[0, 0, 0]] * 2, torch.float32)
+    check(torch.Tensor(2), [0, 0], torch.float32)
+    check(torch.Tensor(), [], torch.float32)
+    check(torch.Tensor([1, 2]), [1, 2], torch.float32)
+    check(torch.Tensor(2.0), 2, torch.float32)
+    check(torch.FloatTensor([1, 2]), [1, 2], torch.float32)
+    check(torch.FloatTensor(np.ones(2)), [1, 1], torch.float32)
+    check(torch.LongTensor(2, 1), [[0], [0]], torch.int64)
+    check(torch.LongTensor([[1, 2]]), [[1, 2]], torch.int64)
+    array = np.arange(2)
+    assert torch.Tensor(array).array is array
+    assert torch.Tensor(torch.Tensor(array)).array is array
+    with pytest.raises(RuntimeError, match="negative size"):
+        torch.Tensor(2, -1)
+    with pytest.raises(TypeError, match="sizes one by one"):
+        torch.Tensor(array, np.float32)
+
+
+def test_variable_is_a_leaf_that_shares_the_values():
+    x = torch.ones(2, requires_grad=True)
+    assert torch.autograd.Variable(x * 2).is_leaf
+    assert not torch.autograd.Variable(x).requires_grad
+    assert torch.autograd.Variable(x, requires_grad=True).array is x.array
+
+
 def test_tensor_copies_and_as_tensor_shares():
     array = np.zeros(3)
     copied, shared, same = torch.tensor(array), torch.as_tensor(array), torch.from_numpy(array)
     array[0] = 1
     assert (copied[0].item(), shared[0].item(), same[0].item()) == (0, 1, 1)
+    assert same.new_tensor(same).array is not array
     assert torch.as_tensor(shared) is shared
     assert torch.as_tensor(shared, dtype=torch.float32).dtype == torch.float32
     assert not np.shares_memory(torch.tensor(shared).array, array)

@@ -320,6 +320,8 @@ UNDER_NO_GRAD = {
     "zero_": lambda t: t.zero_(),
     "copy_": lambda t: t.copy_(tg.ones_like(t)),
     "masked_fill_": lambda t: t.masked_fill_(t > 0, 9.0),
+    "scatter_": lambda t: t.scatter_(0, tg.zeros_like(t, dtype=tg.int64), 9.0),
+    "index_fill_": lambda t: t.index_fill_(0, tg.tensor([0]), 9.0),
     "uniform_": lambda t: t.uniform_(),
     "normal_": lambda t: t.normal_(),
     "bernoulli_": lambda t: t.bernoulli_(),

@@ -156,6 +156,12 @@ def axis_calls(draw, domain, min_side=0, **params):
 
 
 @st.composite
+def single_calls(draw, domain):
+    """One operand."""
+    return [domain(np.random.default_rng(draw(seeds)), draw(shapes(min_side=0)))], {}
+
+
+@st.composite
 def matmul_calls(draw):
     """(…, I) @ (I, J), or matrices whose leading axes broadcast."""
     rng = np.random.default_rng(draw(seeds))
@@ -436,6 +442,18 @@ def descending_order(x, *, axis, descending):
     return np.argsort(-x if descending else x, axis=axis, kind="stable")
 
 
+def indices_of_non_zeros(x):
+    found = [index for index in np.ndindex(x.shape) if x[index]]
+    return np.array(found, int).reshape(len(found), x.ndim)
+
+
+def counted(x):
+    values = sorted({*x.reshape(-1).tolist()})
+    places = np.array([values.index(value) for value in x.reshape(-1).tolist()], int)
+    counts = np.array([(x == value).sum() for value in values], int)
+    return [np.array(values, float), places.reshape(x.shape), counts]
+
+
 CPU = {"device": device("cpu"), "source": device("cpu")}
 FLOAT64 = {"dtype": np.dtype(float), "source": np.dtype(float)}
 
@@ -538,6 +556,7 @@ CASES = {
     "cumsum": Case(axis_calls(real), lambda x, axis: np.add.accumulate(x, axis)),
     "argmax": Case(axis_calls(few, min_side=1), lambda x, axis: x.argmax(axis)),
     "argmin": Case(axis_calls(few, min_side=1), lambda x, axis: x.argmin(axis)),
+    "unique": Case(single_calls(few), counted),
     "argsort": Case(axis_calls(few, descending=st.booleans()), descending_order),
     # shape
     "reshape": Case(reshape_calls(), lambda x, shape: x.reshape(shape)),
@@ -575,6 +594,7 @@ CASES = {
     ),
     "gather": Case(gather_calls(), gathered),
     "scatter_add": Case(scatter_add_calls(), scattered),
+    "nonzero": Case(single_calls(few), indices_of_non_zeros),
 }
 DIFFERENTIABLE = [name for name, primitive in PRIMITIVES.items() if primitive.differentiable]
 

@@ -98,6 +98,16 @@ def test_only_a_state_is_a_state(state):
         Generator().set_state(state)
 
 
+def test_a_seed_of_the_operating_systems_can_be_used_again():
+    before = torch.get_rng_state()
+    seed = torch.seed()
+    first = torch.rand(3).tolist()
+    assert seed == torch.initial_seed() != Generator().seed()
+    assert torch.manual_seed(seed).initial_seed() == seed
+    assert torch.rand(3).tolist() == first
+    torch.set_rng_state(before)
+
+
 def test_generators_do_not_disturb_each_other():
     torch.manual_seed(0)
     expected = torch.randn(4).tolist()

@@ -4,9 +4,11 @@ The names are PyTorch's: `import tinygrad_rnn as torch` runs most scripts about 
 Where to start reading: `docs/reading.md`.
 """
 
+from math import inf, nan, pi
+
 import numpy as _numpy
 
-from tinygrad_rnn import autograd, nn, ops, optim, random, scan, utils
+from tinygrad_rnn import autograd, cuda, nn, ops, optim, random, scan, utils
 from tinygrad_rnn.backend import (
     device,
     get_default_device,
@@ -15,6 +17,8 @@ from tinygrad_rnn.backend import (
     set_default_dtype,
 )
 from tinygrad_rnn.creation import (
+    FloatTensor,
+    LongTensor,
     arange,
     as_tensor,
     bernoulli,
@@ -52,7 +56,8 @@ from tinygrad_rnn.modes import (
 )
 from tinygrad_rnn.ops.operators import Operators as _methods
 from tinygrad_rnn.ops.operators import cat, einsum, matmul, stack, where
-from tinygrad_rnn.random import Generator, manual_seed
+from tinygrad_rnn.printing import set_printoptions
+from tinygrad_rnn.random import Generator, initial_seed, manual_seed, seed
 from tinygrad_rnn.scan import unroll
 from tinygrad_rnn.tensor import Tensor
 
@@ -72,7 +77,9 @@ bool = _numpy.dtype(_numpy.bool_)
 # A method of one tensor is also a function: tanh(x) is x.tanh().
 abs = _methods.abs
 add = _methods.add
+addmm = _methods.addmm
 all = _methods.all
+allclose = _methods.allclose
 amax = _methods.amax
 amin = _methods.amin
 any = _methods.any
@@ -91,6 +98,7 @@ cumsum = _methods.cumsum
 div = _methods.div
 dot = _methods.dot
 eq = _methods.eq
+equal = _methods.equal
 erf = _methods.erf
 exp = _methods.exp
 expm1 = _methods.expm1
@@ -131,7 +139,9 @@ mv = _methods.mv
 narrow = _methods.narrow
 ne = _methods.ne
 neg = _methods.neg
+nonzero = _methods.nonzero
 norm = _methods.norm
+numel = _methods.numel
 outer = _methods.outer
 permute = _methods.permute
 pow = _methods.pow
@@ -169,5 +179,6 @@ tril = _methods.tril
 triu = _methods.triu
 unbind = _methods.unbind
 unflatten = _methods.unflatten
+unique = _methods.unique
 unsqueeze = _methods.unsqueeze
 var = _methods.var

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import builtins
 import math
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from tinygrad_rnn import backend, random
 from tinygrad_rnn.backend import DTypeLike
+from tinygrad_rnn.ops.operators.arguments import sizes_to_make
 from tinygrad_rnn.ops.primitive import describe
 from tinygrad_rnn.random import Generator
 from tinygrad_rnn.tensor import Tensor
@@ -25,19 +25,15 @@ Device = str | backend.device | None
 
 def _made(array: Any, dtype: DTypeLike, device: Device, requires_grad: builtins.bool) -> Tensor:
     where = backend.get_default_device() if device is None else device
-    return Tensor(array, dtype, where, requires_grad)
+    if not backend.is_array(array):
+        given, array = array, np.asarray(array)
+        if array.dtype == np.float64 and dtype is None and not isinstance(given, np.generic):
+            dtype = backend.get_default_dtype()  # Python numbers have no precision of their own
+    return Tensor(array, dtype=dtype, device=where, requires_grad=requires_grad)
 
 
 def _float(dtype: DTypeLike) -> DTypeLike:
     return backend.get_default_dtype() if dtype is None else dtype
-
-
-def _size(size: tuple[Any, ...]) -> tuple[int, ...]:
-    if len(size) == 1 and isinstance(size[0], Sequence):
-        size = tuple(size[0])
-    if builtins.any(n < 0 for n in size):
-        raise RuntimeError(f"a tensor cannot have a negative size: {size}")
-    return tuple(operator.index(n) for n in size)
 
 
 def tensor(
@@ -74,6 +70,21 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
     return Tensor(array)
 
 
+def FloatTensor(*data: Any) -> Tensor:
+    """The data as float32; or, for sizes one by one, a tensor of float32 still to be written."""
+    return Tensor(*data, dtype=np.float32)
+
+
+def LongTensor(*data: Any) -> Tensor:
+    """The data as int64; or, for sizes one by one, a tensor of int64 still to be written."""
+    return Tensor(*data, dtype=np.int64)
+
+
+def Variable(data: Tensor, requires_grad: builtins.bool = False) -> Tensor:
+    """A leaf that shares the tensor's values: what tensors were wrapped in before PyTorch 0.4."""
+    return Tensor(data, requires_grad=requires_grad)
+
+
 def is_tensor(value: Any) -> builtins.bool:
     """Whether the value is a Tensor."""
     return isinstance(value, Tensor)
@@ -87,7 +98,9 @@ def zeros(
     requires_grad: builtins.bool = False,
 ) -> Tensor:
     """A tensor of zeros. The size is given as numbers, as one sequence, or as size=…."""
-    return _made(np.zeros(_size(sizes or (size,)), _float(dtype)), None, device, requires_grad)
+    return _made(
+        np.zeros(sizes_to_make(sizes or (size,)), _float(dtype)), None, device, requires_grad
+    )
 
 
 def ones(
@@ -98,7 +111,9 @@ def ones(
     requires_grad: builtins.bool = False,
 ) -> Tensor:
     """A tensor of ones."""
-    return _made(np.ones(_size(sizes or (size,)), _float(dtype)), None, device, requires_grad)
+    return _made(
+        np.ones(sizes_to_make(sizes or (size,)), _float(dtype)), None, device, requires_grad
+    )
 
 
 def empty(
@@ -123,7 +138,7 @@ def full(
     """A tensor of one value; its dtype follows the value's kind unless given."""
     if dtype is None and isinstance(fill_value, float):
         dtype = backend.get_default_dtype()
-    return _made(np.full(_size((size,)), fill_value, dtype), None, device, requires_grad)
+    return _made(np.full(sizes_to_make((size,)), fill_value, dtype), None, device, requires_grad)
 
 
 def eye(
@@ -135,7 +150,7 @@ def eye(
     requires_grad: builtins.bool = False,
 ) -> Tensor:
     """The identity matrix (n, m)."""
-    _size((n, n if m is None else m))
+    sizes_to_make((n, n if m is None else m))
     return _made(np.eye(n, m, dtype=_float(dtype)), None, device, requires_grad)
 
 
@@ -168,7 +183,7 @@ def linspace(
     requires_grad: builtins.bool = False,
 ) -> Tensor:
     """`steps` values from start to end, both included, at equal distances."""
-    _size((steps,))
+    sizes_to_make((steps,))
     return _made(np.linspace(start, end, steps), _float(dtype), device, requires_grad)
 
 
@@ -236,7 +251,9 @@ def rand(
     requires_grad: builtins.bool = False,
 ) -> Tensor:
     """Uniform in [0, 1)."""
-    drawn = (generator or random.generator()).uniform(_size(sizes or (size,)), dtype=_float(dtype))
+    drawn = (generator or random.generator()).uniform(
+        sizes_to_make(sizes or (size,)), dtype=_float(dtype)
+    )
     return _made(drawn, None, device, requires_grad)
 
 
@@ -249,7 +266,9 @@ def randn(
     requires_grad: builtins.bool = False,
 ) -> Tensor:
     """Normal with mean 0 and standard deviation 1."""
-    drawn = (generator or random.generator()).normal(_size(sizes or (size,)), dtype=_float(dtype))
+    drawn = (generator or random.generator()).normal(
+        sizes_to_make(sizes or (size,)), dtype=_float(dtype)
+    )
     return _made(drawn, None, device, requires_grad)
 
 
@@ -287,13 +306,13 @@ def randint(
         raise TypeError(f"randint: the size must be a sequence of numbers, got {size!r}")
     if low >= high:
         raise RuntimeError(f"randint: there is no integer in [{low}, {high})")
-    drawn = (generator or random.generator()).integers(_size((size,)), low, high)
+    drawn = (generator or random.generator()).integers(sizes_to_make((size,)), low, high)
     return _made(drawn, dtype, device, False)
 
 
 def randperm(n: int, *, generator: Generator | None = None, device: Device = None) -> Tensor:
     """The integers 0 … n-1 in random order."""
-    _size((n,))
+    sizes_to_make((n,))
     return _made((generator or random.generator()).permutation(n), None, device, False)
 
 

@@ -7,6 +7,7 @@ This file knows arrays only; `creation.py` wraps them in Tensors.
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,10 @@ class Generator:
     def initial_seed(self) -> int:
         """The seed this stream was last started from."""
         return self._seed
+
+    def seed(self) -> int:
+        """Start again from a seed that the operating system draws, and return it."""
+        return self.manual_seed(secrets.randbits(63)).initial_seed()
 
     def get_state(self) -> np.ndarray[Any, Any]:
         """Where the stream is, as 14 unsigned 64-bit integers."""
@@ -127,3 +132,13 @@ def generator() -> Generator:
 def manual_seed(seed: int) -> Generator:
     """Start the default generator again from a seed, and return it."""
     return _default.manual_seed(seed)
+
+
+def seed() -> int:
+    """Start the default generator from a seed that the operating system draws, and return it."""
+    return _default.seed()
+
+
+def initial_seed() -> int:
+    """The seed the default generator was last started from."""
+    return _default.initial_seed()

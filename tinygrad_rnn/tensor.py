@@ -7,13 +7,14 @@ Operations on Tensors all arrive in `Tensor.trace`; operators and methods are in
 
 from __future__ import annotations
 
+import operator
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from tinygrad_rnn import backend, random
+from tinygrad_rnn import backend, printing, random
 from tinygrad_rnn.autodiff import Edge, source
 from tinygrad_rnn.backend import Array, DTypeLike, namespace
 from tinygrad_rnn.graph import Hooks, Node, RemovableHandle, pull_back, watch_forward, writes
@@ -21,7 +22,9 @@ from tinygrad_rnn.modes import current, set_grad_enabled
 from tinygrad_rnn.ops.elementwise import cast
 from tinygrad_rnn.ops.indexing import assignable
 from tinygrad_rnn.ops.operators import Operators
+from tinygrad_rnn.ops.operators.arguments import checked_index, sizes_of, sizes_to_make
 from tinygrad_rnn.ops.primitive import Primitive, Tracer, describe
+from tinygrad_rnn.ops.shape import from_end
 from tinygrad_rnn.random import Generator
 
 
@@ -30,7 +33,10 @@ class Tensor(Operators):
 
     array: the NumPy or CuPy array.  grad: the gradient that backward accumulated here, or None.
     requires_grad: whether operations on this tensor are recorded.
-    Use `tinygrad_rnn.tensor(data)` to make one from numbers; `Tensor(array)` wraps without a copy.
+    `Tensor(array)` wraps an array without a copy, and keeps its dtype. `Tensor([1, 2])` takes
+    Python numbers to the default floating dtype. `Tensor(3, 4)` has that size, and zeros, as from
+    `empty`, until values are written.
+    Use `tinygrad_rnn.tensor(data)` to copy, and to keep integers as they are.
     """
 
     __slots__ = ("__dict__", "__weakref__", "_edge", "array", "grad", "hooks", "requires_grad")
@@ -46,18 +52,14 @@ class Tensor(Operators):
 
     def __init__(
         self,
-        data: Any,
+        *data: Any,
         dtype: DTypeLike = None,
         device: str | backend.device | None = None,
         requires_grad: bool = False,
     ) -> None:
-        array = data.array if isinstance(data, Tensor) else data
-        if not backend.is_array(array):
-            array = np.asarray(array)
-            if array.dtype == np.float64 and dtype is None and not isinstance(data, np.generic):
-                dtype = backend.get_default_dtype()  # Python numbers have no precision of their own
+        array = _array_of(data, dtype)
         if array.dtype.kind not in "biuf":
-            raise TypeError(f"Tensor: cannot hold {array.dtype} values (got {type(data).__name__})")
+            raise TypeError(f"Tensor: cannot hold {array.dtype} values (got {describe(data[0])})")
         if dtype is not None and array.dtype != np.dtype(dtype):
             array = array.astype(dtype)
         self.array = array if device is None else backend.to_device(array, device)
@@ -161,9 +163,7 @@ class Tensor(Operators):
         return self.shape[0]
 
     def __repr__(self) -> str:
-        text = np.array2string(
-            backend.to_numpy(self.array), precision=4, separator=", ", prefix="tensor("
-        )
+        text = printing.text_of(self.array, prefix="tensor(")
         if self.dtype not in (np.float32, np.int64, np.bool_):
             text += f", dtype={self.dtype}"
         if self.is_cuda:
@@ -246,6 +246,44 @@ class Tensor(Operators):
         if dtype is not None and array.dtype != dtype:
             return array.astype(dtype)
         return array.copy() if copy else array
+
+    # Other tensors of this dtype on this device.
+
+    def new_tensor(
+        self,
+        data: Any,
+        *,
+        dtype: DTypeLike = None,
+        device: str | backend.device | None = None,
+        requires_grad: bool = False,
+    ) -> Tensor:
+        """A leaf with a copy of the data; of this tensor's dtype and device unless given."""
+        return Tensor(
+            np.array(data.detach().cpu() if isinstance(data, Tensor) else data),
+            dtype=self.dtype if dtype is None else dtype,
+            device=self.device if device is None else device,
+            requires_grad=requires_grad,
+        )
+
+    def new_full(self, size: Sequence[int], fill_value: float, **options: Any) -> Tensor:
+        """One value at every place. The options are those of `new_tensor`."""
+        return self.new_tensor(np.full(sizes_to_make((size,)), fill_value), **options)
+
+    def new_zeros(self, *size: Any, **options: Any) -> Tensor:
+        """Zeros. The options are those of `new_tensor`."""
+        return self.new_full(sizes_of(size), 0, **options)
+
+    def new_ones(self, *size: Any, **options: Any) -> Tensor:
+        """Ones. The options are those of `new_tensor`."""
+        return self.new_full(sizes_of(size), 1, **options)
+
+    def new_empty(self, *size: Any, **options: Any) -> Tensor:
+        """Zeros, whose values are still to be written. The options are those of `new_tensor`."""
+        return self.new_zeros(*size, **options)
+
+    def new(self, *size: Any) -> Tensor:
+        """As new_empty, by its name before PyTorch 0.4."""
+        return self.new_empty(*size)
 
     # The graph.
 
@@ -336,6 +374,14 @@ class Tensor(Operators):
             hooks[retained] = hooks.pop(retained)
         return handle
 
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> RemovableHandle:
+        """Call `hook(tensor)` whenever backward has added to `.grad` of this leaf."""
+        if not self.requires_grad or not self.is_leaf:
+            raise RuntimeError(
+                "register_post_accumulate_grad_hook: expected a leaf that requires a gradient"
+            )
+        return RemovableHandle(self.__dict__.setdefault("_after_accumulation", {}), hook)
+
     def _accumulate(self, g: Tensor) -> None:
         """Add to `.grad`, which keeps this tensor's dtype; never into memory that others see."""
         if g.dtype != self.dtype:
@@ -345,6 +391,11 @@ class Tensor(Operators):
         else:
             with set_grad_enabled(g.requires_grad or self.grad.requires_grad):
                 self.grad = self.grad + g
+        hooks = self.__dict__.get("_after_accumulation")
+        if hooks:
+            with set_grad_enabled(g.requires_grad):
+                for hook in list(hooks.values()):
+                    hook(self)
 
     # Changing values in place.
 
@@ -452,6 +503,30 @@ class Tensor(Operators):
             "masked_fill_", lambda xp, x: xp.copyto(x, number, where=mask.array), value
         )
 
+    def scatter_(self, dim: int, index: Tensor, src: Any) -> Tensor:
+        """x[…, index[…, k, …], …] = src[…, k, …] along an axis, or a number everywhere there.
+
+        As an assignment, it may be recorded. Of values for one place, one is kept: do not rely on
+        which.
+        """
+        if isinstance(src, Tensor):
+            if src.ndim != index.ndim or any(map(operator.gt, index.shape, src.shape)):
+                raise RuntimeError(
+                    f"scatter_: src {describe(src)} does not cover index {describe(index)}"
+                )
+            src = src[tuple(map(slice, index.shape))]
+        self[self._places_along(dim, index, "scatter_")] = src
+        return self
+
+    def index_fill_(self, dim: int, index: Tensor, value: Any) -> Tensor:
+        """`value` at the listed indices of an axis, in place. As an assignment, may be recorded."""
+        axis = from_end(dim, self.ndim)
+        rows = checked_index(index, self.shape[axis], "index_fill_")
+        after = (slice(None),) * (-1 - axis)
+        part = (..., rows, *after)
+        self[part] = value
+        return self
+
     def uniform_(
         self, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None
     ) -> Tensor:
@@ -527,6 +602,24 @@ def wrap(array: Any, edge: Edge | None) -> Tensor:
     made._edge = edge
     made.requires_grad = edge is not None
     return made
+
+
+def _array_of(data: tuple[Any, ...], dtype: DTypeLike) -> Array:
+    """What `Tensor(*data)` is to hold: an array as it is, numbers as an array, zeros for sizes."""
+    wanted = backend.get_default_dtype() if dtype is None else dtype
+    if all(isinstance(size, int) and not isinstance(size, bool) for size in data):
+        return np.zeros(sizes_to_make(data) if data else 0, wanted)
+    if len(data) != 1:
+        raise TypeError(
+            f"Tensor: expected an array, a list of numbers, or sizes one by one, got {data}; "
+            "dtype, device and requires_grad are named: Tensor(array, dtype=…)"
+        )
+    value = data[0].array if isinstance(data[0], Tensor) else data[0]
+    if backend.is_array(value):
+        return value
+    array = np.asarray(value)
+    has_precision = isinstance(value, np.generic) or array.dtype.kind not in "biuf"
+    return array if has_precision else array.astype(wanted)
 
 
 def _as_array(value: Any) -> Array:

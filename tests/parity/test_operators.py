@@ -188,6 +188,10 @@ LINEAR = {
         lambda t, a, b, c: t.einsum("bi,ij,bj->b", a, b, c), x34, real(4, 5), real(3, 5)
     ),
     "einsum list": (lambda t, a, b: t.einsum("ij,j->i", [a, b]), x34, real(4)),
+    "addmm": (
+        lambda t, x, a, b: (t.addmm(x, a, b), x.addmm(a, b, beta=0.5, alpha=-2)),
+        real(2), x34, real(4, 2),
+    ),
     "einsum same operand twice": (lambda t, a: t.einsum("ij,kj->ik", a, a), x34),
 }  # fmt: skip
 
@@ -425,6 +429,17 @@ ASSIGNMENT = {
         lambda t, x: written(lambda y, v: y.__setitem__(0, v))(t, t.zeros(2, 3, dtype=x.dtype), x),
         real(3),
     ),
+    "scatter_": (
+        written(lambda y, k, v: (y.scatter_(1, k, v), y.scatter_(0, k[:1, :1] * 0, v.detach()))),
+        x34, given([[3, 0], [1, 2]]), real(2, 2),
+    ),
+    "scatter_ of a number": (
+        written(lambda y, k: y.scatter_(0, k, 1.0)), real(3, 2), given([[2, 0], [2, 1]])
+    ),
+    "index_fill_": (
+        written(lambda y, k: (y.index_fill_(1, k, 0.5), y.index_fill_(0, k[:1], -1.0))),
+        x34, given([2, 0]),
+    ),
     "twice": (written(lambda y, v: (y.__setitem__(0, v), y.__setitem__(0, v * 2))), x34, real(4)),
     "augmented row": (written(lambda y, v: y.__setitem__(1, y[1] + v)), x34, real(4)),
 }  # fmt: skip
@@ -445,6 +460,25 @@ INTEGERS = {
     "with a floating tensor": (
         lambda t, x, y: (x * y, y - x, y / x, t.maximum(y, y)),
         whole(5, low=1), real(5),
+    ),
+    "nonzero": (lambda t, x: (t.nonzero(x), *x.nonzero(as_tuple=True)), whole(4, 5, low=0, high=2)),
+    "nonzero of none": (lambda t, x: (x.nonzero(), (x * 0)[0].nonzero()), whole(2, 0)),
+    "nonzero number": (lambda t, x: (x.nonzero(), (x * 0).nonzero()), given(3)),
+    "unique": (
+        lambda t, x: (x.unique(), *t.unique(x, return_inverse=True, return_counts=True)),
+        whole(4, 5),
+    ),
+    "counts of unique": (lambda t, x: t.unique(x, return_counts=True), whole(9)),
+    "new": (
+        lambda t, x: (
+            x.new_zeros(2, 3), x.new_ones((2,)), x.new_full((2, 1), 3), x.new_tensor([1.5, 2]),
+            x.new_zeros(1, dtype=t.float64), x.new(3, 2).zero_(),
+        ),
+        whole(2),
+    ),
+    "equal": (
+        lambda t, x: (t.equal(x, x + 0), t.equal(x, x[:1]), t.allclose(x, x + 0), t.numel(x)),
+        whole(5),
     ),
     "functions": (
         lambda t, x: (x.exp(), x.sqrt(), x.log(), x.sin(), x.tanh(), x.sigmoid(), x.erf()),
@@ -546,6 +580,10 @@ REFUSED = {
     "index_select below 0": lambda t, x: x.index_select(1, t.tensor([-1])),
     "index_select by floats": lambda t, x: x.index_select(1, t.tensor([1.0])),
     "index_select of two axes": lambda t, x: x.index_select(1, t.tensor([[1]])),
+    "scatter_ below 0": lambda t, x: x.scatter_(1, t.tensor([[-1]]), 1.0),
+    "scatter_ of too little": lambda t, x: x.scatter_(1, t.tensor([[0, 0]]), t.ones(1, 1)),
+    "scatter_ of too much": lambda t, x: x.scatter_(1, t.zeros(3, 1).long(), 1.0),
+    "addmm of vectors": lambda t, x: t.addmm(x, x[0], x[1]),
     "scatter_add below 0": lambda t, x: x.scatter_add(1, t.tensor([[-1]]), t.ones(1, 1)),
     "scatter_add of too little": lambda t, x: x.scatter_add(1, t.tensor([[0, 0]]), t.ones(1, 1)),
     "scatter_add of other floats": lambda t, x: x.scatter_add(

@@ -8,6 +8,7 @@ derivatives of plain functions (`functional.py`) and the comparison with finite 
 from tinygrad_rnn.autograd import function, functional
 from tinygrad_rnn.autograd.function import Function
 from tinygrad_rnn.autograd.gradcheck import GradcheckError, check_grads, gradcheck, gradgradcheck
+from tinygrad_rnn.creation import Variable
 from tinygrad_rnn.modes import (
     detect_anomaly,
     enable_grad,
@@ -20,6 +21,7 @@ from tinygrad_rnn.tensor import backward, grad
 __all__ = [
     "Function",
     "GradcheckError",
+    "Variable",
     "backward",
     "check_grads",
     "detect_anomaly",

@@ -57,7 +57,16 @@ from tinygrad_rnn.ops.elementwise import (
     transfer,
     where,
 )
-from tinygrad_rnn.ops.indexing import add_rows, gather, getitem, place, put, scatter_add, take
+from tinygrad_rnn.ops.indexing import (
+    add_rows,
+    gather,
+    getitem,
+    nonzero,
+    place,
+    put,
+    scatter_add,
+    take,
+)
 from tinygrad_rnn.ops.linear import contract, einsum, matmul
 from tinygrad_rnn.ops.primitive import Primitive, Tracer
 from tinygrad_rnn.ops.reduction import (
@@ -74,6 +83,7 @@ from tinygrad_rnn.ops.reduction import (
     min,
     softmax,
     sum,
+    unique,
 )
 from tinygrad_rnn.ops.shape import (
     concatenate,

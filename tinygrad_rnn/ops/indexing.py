@@ -112,7 +112,7 @@ add_rows: Primitive = Primitive(
 )
 
 
-def _places(xp: Any, index: Any, axis: int) -> tuple[Any, ...]:
+def places_along(xp: Any, index: Any, axis: int) -> tuple[Any, ...]:
     """The positions that an index along an axis means, as one index array for each axis."""
     places = [xp.asarray(place) for place in np.ogrid[tuple(map(slice, index.shape))]]
     places[axis] = index
@@ -122,7 +122,7 @@ def _places(xp: Any, index: Any, axis: int) -> tuple[Any, ...]:
 #: y[…, k, …] = x[…, index[…, k, …], …] along an axis; along the others, x may be longer.
 gather = Primitive(
     "gather",
-    lambda xp, x, index, *, axis: x[_places(xp, index, axis)],
+    lambda xp, x, index, *, axis: x[places_along(xp, index, axis)],
     lambda g, _y, x_shape, index, *, axis: scatter_add(
         _zeros(g, shape_of(x_shape)), index, g, axis=axis
     ),
@@ -136,7 +136,7 @@ def _zeros(like: Any, shape: tuple[int, ...]) -> Any:
 
 def _scatter_add(xp: Any, x: Any, index: Any, source: Any, *, axis: int) -> Any:
     y = x.copy()
-    places = _places(xp, index, axis)
+    places = places_along(xp, index, axis)
     if index.shape[axis] == 1:  # no position can repeat
         y[places] += source
     else:
@@ -152,3 +152,6 @@ scatter_add: Primitive = Primitive(
     None,
     lambda g, _y, _x, index, _source, *, axis: gather(g, index, axis=axis),
 )
+
+#: The indices of the non-zero values, a row for each: (count, ndim).
+nonzero = Primitive("nonzero", lambda xp, x: xp.argwhere(x))

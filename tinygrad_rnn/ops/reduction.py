@@ -155,5 +155,14 @@ def _argsort(xp: Any, x: Any, *, axis: int, descending: bool) -> Any:
 
 
 argsort = Primitive("argsort", _argsort)
+
+
+def _unique(xp: Any, x: Any) -> list[Any]:
+    values, places, counts = xp.unique(x, return_inverse=True, return_counts=True, equal_nan=False)
+    return [values, places.reshape(x.shape), counts]
+
+
+#: [the distinct values in order, for each value of x which of them it is, how often each occurs].
+unique = Primitive("unique", _unique)
 any = Primitive("any", lambda xp, x, *, axes, keepdims: xp.any(x, axis=axes, keepdims=keepdims))
 all = Primitive("all", lambda xp, x, *, axes, keepdims: xp.all(x, axis=axes, keepdims=keepdims))

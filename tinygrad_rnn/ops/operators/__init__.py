@@ -44,6 +44,11 @@ class Operators(Reductions):
         """y[b] = x[b] @ other[b]:  (B, N, M), (B, M, P) -> (B, N, P)."""
         return _product("bmm", self, other, 3)
 
+    def addmm(self, mat1: Any, mat2: Any, *, beta: float = 1, alpha: float = 1) -> Self:
+        """y = beta · x + alpha · mat1 @ mat2 for two matrices; x is broadcast."""
+        product = _product("addmm", mat1, mat2, 2)
+        return (self if beta == 1 else beta * self) + (product if alpha == 1 else alpha * product)
+
     def mv(self, vector: Any) -> Self:
         """y = x @ vector:  (N, M), (M,) -> (N,)."""
         if self.ndim != 2 or vector.ndim != 1:

@@ -28,6 +28,14 @@ def sizes_of(args: tuple[Any, ...]) -> tuple[int, ...]:
     return tuple(operator.index(size) for size in args)
 
 
+def sizes_to_make(args: tuple[Any, ...]) -> tuple[int, ...]:
+    """Sizes of a new tensor: none may be negative, and there is nothing to work out a -1 from."""
+    sizes = sizes_of(args)
+    if any(size < 0 for size in sizes):
+        raise RuntimeError(f"a tensor cannot have a negative size: {sizes}")
+    return sizes
+
+
 def axes_of(x: Any, dim: Dims) -> tuple[int, ...]:
     """The axes to reduce, counted from the end: all for None."""
     if dim is None:

@@ -66,6 +66,18 @@ class Positions(Shapes):
             )
         return indexing.gather(self, checked_index(index, self.shape[axis], "gather"), axis=axis)
 
+    def _places_along(self, dim: int, index: Any, name: str) -> tuple[Any, ...]:
+        """The places that scatter writes, as one index array for each axis."""
+        axis = from_end(dim, self.ndim)
+        others = [k for k in range(-self.ndim, 0) if k != axis]
+        if index.ndim != self.ndim or any(index.shape[k] > self.shape[k] for k in others):
+            raise RuntimeError(
+                f"{name}: index {describe(index)} does not fit {describe(self)}: it needs the same "
+                f"axes, and no larger ones but dim {dim}"
+            )
+        places = self._plain_index(checked_index(index, self.shape[axis], name))
+        return indexing.places_along(namespace(places), places, axis)
+
     def scatter_add(self, dim: int, index: Any, src: Any) -> Self:
         """y = x with src[…, k, …] added at index[…, k, …] of an axis; index has src's axes."""
         axis = from_end(dim, self.ndim)
@@ -88,6 +100,12 @@ class Positions(Shapes):
         if not isinstance(value, Tracer):  # a Python number of self's kind leaves its dtype alone
             value = {"f": float, "b": bool}.get(self.dtype.kind, int)(value)
         return elementwise.where(mask, value, self)
+
+    def nonzero(self, as_tuple: bool = False) -> Any:
+        """Where the values are not zero: a row of indices for each, (count, ndim); or a tuple of
+        one vector for each axis."""
+        rows = indexing.nonzero(self)
+        return rows.unbind(1) if as_tuple else rows
 
     def masked_select(self, mask: Any) -> Self:
         """The values where mask is true, as a vector."""

@@ -193,6 +193,17 @@ class Reductions(Positions):
         indices = self.argsort(dim, descending=largest).narrow(dim, 0, k)
         return ValuesIndices(self.gather(dim, indices), indices)
 
+    def unique(
+        self, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False
+    ) -> Any:
+        """The distinct values, always in order; which of them each value is; how often each occurs.
+
+        A tuple of those asked for; the values alone if nothing else is.
+        """
+        values, inverse, counts = reduction.unique(self)
+        found = [values, *[inverse] * return_inverse, *[counts] * return_counts]
+        return tuple(found) if len(found) > 1 else values
+
     def any(self, dim: Dims = None, keepdim: bool = False) -> Self:
         """Whether any value is non-zero."""
         return reduction.any(self, axes=axes_of(self, dim), keepdims=keepdim)

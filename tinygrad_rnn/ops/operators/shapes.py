@@ -245,3 +245,7 @@ class Shapes(Arithmetic):
     def contiguous(self) -> Self:
         """Itself: operations here take any memory layout."""
         return self
+
+    def is_contiguous(self) -> bool:
+        """Whether `view` works without `contiguous`: always."""
+        return True
