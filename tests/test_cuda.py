@@ -18,6 +18,7 @@ def test_without_a_gpu_scripts_go_on(no_gpu):
     assert torch.cuda.is_available() is False
     assert torch.cuda.device_count() == 0
     torch.cuda.synchronize()
+    torch.cuda.empty_cache()
     with pytest.raises(RuntimeError, match="needs CuPy"):
         torch.cuda.current_device()
 
@@ -39,3 +40,4 @@ def test_with_cupy(xp):
     assert torch.cuda.current_device() == 0
     for device in (None, 0, "cuda", torch.device("cuda:0")):
         torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()

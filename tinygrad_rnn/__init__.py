@@ -73,6 +73,7 @@ int16 = short = _numpy.dtype(_numpy.int16)
 int32 = int = _numpy.dtype(_numpy.int32)
 int64 = long = _numpy.dtype(_numpy.int64)
 bool = _numpy.dtype(_numpy.bool_)
+finfo, iinfo = _numpy.finfo, _numpy.iinfo  # their limits
 
 # A method of one tensor is also a function: tanh(x) is x.tanh().
 abs = _methods.abs
@@ -109,6 +110,7 @@ gather = _methods.gather
 ge = _methods.ge
 gt = _methods.gt
 index_select = _methods.index_select
+is_floating_point = Tensor.is_floating_point
 isfinite = _methods.isfinite
 isinf = _methods.isinf
 isnan = _methods.isnan

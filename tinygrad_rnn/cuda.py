@@ -43,6 +43,12 @@ def synchronize(device: str | int | backend.device | None = None) -> None:
         library.cuda.Device(backend.device(device).index).synchronize()
 
 
+def empty_cache() -> None:
+    """Give GPU memory that CuPy keeps for later arrays back; without a GPU, there is none."""
+    if is_available():
+        backend.library("cuda").get_default_memory_pool().free_all_blocks()
+
+
 def manual_seed(seed: int) -> None:
     """As `tinygrad_rnn.manual_seed`: numbers for every device are drawn from one stream."""
     random.manual_seed(seed)

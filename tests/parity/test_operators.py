@@ -476,6 +476,10 @@ INTEGERS = {
         ),
         whole(2),
     ),
+    "limits": (
+        lambda t, x: (t.iinfo(x.dtype).max, float(t.finfo(t.float32).min), t.is_floating_point(x)),
+        whole(1),
+    ),
     "equal": (
         lambda t, x: (t.equal(x, x + 0), t.equal(x, x[:1]), t.allclose(x, x + 0), t.numel(x)),
         whole(5),
