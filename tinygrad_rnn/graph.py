@@ -223,17 +223,21 @@ class _Walk:
 
     def __iter__(self) -> Iterator[Visit]:
         wanted, watching, releasing = self.wanted, current.watching, not self.retain_graph
+        cotangents, recording = self.cotangents, self.create_graph
         inputs: Sequence[Any] | None
         outputs: Sequence[Any]
         edges: Sequence[Edge | None]
         for node in self.nodes:
             inputs, outputs, edges = node.inputs, node.outputs, node.edges
-            for edge in (node,) if node.arity == 1 else output_edges(node):
-                if type(self.cotangents.get(edge)) is Products:
+            if node.arity == 1:
+                if type(cotangents.get(node)) is Products:
+                    self._compute(node)
+            else:
+                for edge in output_edges(node):
                     self._compute(edge)
             if inputs is None:
-                if any(edge in self.cotangents for edge in output_edges(node)):
-                    raise RuntimeError(_released(node, self.cotangents))
+                if any(edge in cotangents for edge in output_edges(node)):
+                    raise RuntimeError(_released(node, cotangents))
                 continue
             if node.hooks is not None or wanted is not None:
                 self._meet(node)
@@ -241,7 +245,7 @@ class _Walk:
                 _refuse_stale(node)
             if wanted is not None:
                 edges = self.leading[node]
-            if self.create_graph:
+            if recording:
                 outputs, inputs = self._recorded(node)
             if watching:
                 yield from self._watched((node, edges, outputs, inputs))

@@ -35,8 +35,9 @@ class Elementwise(Primitive):
         if len(inputs) == 1:
             return (self.rules[0](g, y, inputs[0], **params),)  # type: ignore[misc]
         pulled: list[Any] = []
-        for rule, x, wanted in zip(self.rules, inputs, needed):  # noqa: B905 - one per operand
-            if wanted is None or rule is None:
+        for place, x in enumerate(inputs):
+            rule = self.rules[place]
+            if needed[place] is None or rule is None:
                 pulled.append(None)
                 continue
             gx = rule(g, y, *inputs)

@@ -79,12 +79,11 @@ class Matmul(Primitive):
         """The rules' cotangents; of a weight, where arrays are computed, as Products."""
         (g,), (y,), (a, b) = gs, outputs, inputs
         left, right = needed
-        ga = None if left is None else _matmul_left(g, y, a, b)
-        if right is None:
-            return ga, None
-        if len(shape_of(b)) == 2 and not isinstance(g, Tracer):
-            return ga, Products(a, g)
-        return ga, _matmul_right(g, y, a, b)
+        if isinstance(g, Tracer) or len(shape_of(b)) > 2:
+            ga = None if left is None else _matmul_left(g, y, a, b)
+            return ga, None if right is None else _matmul_right(g, y, a, b)
+        ga = None if left is None else _matmul(namespace(g), g, b.T)
+        return ga, None if right is None else Products(a, g)
 
     def explain(self, error: Exception, arrays: Sequence[Any]) -> Exception:
         """Say which inner sizes differ, and that a weight may want its transpose."""
