@@ -2,33 +2,30 @@
 
 A recorded result knows its edge: the `Node` that made it (`graph.py`), and which output it is.
 Operations on Tensors all arrive in `Tensor.trace`; operators and methods are in
-`ops/operators/`, and functions that make tensors from data in `creation.py`.
+`ops/operators/`, in-place methods in `writing.py`, rules for mixed dtypes in `promotion.py`, and
+functions that make tensors from data in `creation.py`.
 """
 
 from __future__ import annotations
 
-import operator
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from tinygrad_rnn import backend, printing, random
+from tinygrad_rnn import backend, printing
 from tinygrad_rnn.autodiff import Edge, source
 from tinygrad_rnn.backend import Array, DTypeLike, namespace
-from tinygrad_rnn.graph import Hooks, Node, RemovableHandle, pull_back, watch_forward, writes
+from tinygrad_rnn.graph import Hooks, Node, RemovableHandle, pull_back, watch_forward
 from tinygrad_rnn.modes import current, set_grad_enabled
-from tinygrad_rnn.ops.elementwise import cast
-from tinygrad_rnn.ops.indexing import assignable
-from tinygrad_rnn.ops.operators import Operators
-from tinygrad_rnn.ops.operators.arguments import checked_index, sizes_of, sizes_to_make
+from tinygrad_rnn.ops.operators.arguments import sizes_of, sizes_to_make
 from tinygrad_rnn.ops.primitive import Primitive, Tracer, describe
-from tinygrad_rnn.ops.shape import from_end
-from tinygrad_rnn.random import Generator
+from tinygrad_rnn.promotion import in_one_dtype, literal, must_convert
+from tinygrad_rnn.writing import Writable
 
 
-class Tensor(Operators):
+class Tensor(Writable):
     """An array that records what is computed from it.
 
     array: the NumPy or CuPy array.  grad: the gradient that backward accumulated here, or None.
@@ -39,16 +36,11 @@ class Tensor(Operators):
     Use `tinygrad_rnn.tensor(data)` to copy, and to keep integers as they are.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_edge", "array", "grad", "hooks", "requires_grad")
+    __slots__ = ("__dict__", "__weakref__", "grad", "hooks")
     __array_ufunc__ = None  # `ndarray * tensor` then calls Tensor.__rmul__
 
-    array: Array
     grad: Tensor | None
-    requires_grad: bool
     hooks: dict[int, Hooks] | None  # of a leaf; a recorded tensor's are its node's
-    _edge: (
-        Edge | None
-    )  # the node that made it, or (node, index) if that made several; None for a leaf
 
     def __init__(
         self,
@@ -92,7 +84,7 @@ class Tensor(Operators):
             elif isinstance(operand, Tracer):
                 return operand.trace(primitive, args, params)
             else:
-                arrays.append(operand if type(operand) is float else _literal(operand))
+                arrays.append(operand if type(operand) is float else literal(operand))
                 edges.append(None)
             bit += bit
         xp = np if type(self.array) is np.ndarray else namespace(self.array)
@@ -101,10 +93,10 @@ class Tensor(Operators):
         except (ValueError, TypeError, IndexError, RuntimeError) as error:
             raise primitive.explain(error, arrays) from error
         outputs = result if type(result) is list else [result]
-        if not (one_dtype and outputs and outputs[0].dtype is dtype) and _must_convert(
+        if not (one_dtype and outputs and outputs[0].dtype is dtype) and must_convert(
             primitive, outputs, arrays, edges
         ):
-            return primitive(*_in_one_dtype(primitive, args, arrays), **params)
+            return primitive(*in_one_dtype(primitive, args, arrays), **params)
         if current.watching:
             watch_forward(primitive, arrays, outputs)
         node: Edge | None = None
@@ -142,11 +134,6 @@ class Tensor(Operators):
     def is_cuda(self) -> bool:
         """Whether the array lives on a GPU."""
         return self.device.type == "cuda"
-
-    @property
-    def is_leaf(self) -> bool:
-        """Whether no recorded operation made this tensor. Backward leaves `.grad` on leaves."""
-        return self._edge is None
 
     @property
     def grad_fn(self) -> Node | None:
@@ -397,202 +384,6 @@ class Tensor(Operators):
                 for hook in list(hooks.values()):
                     hook(self)
 
-    # Changing values in place.
-
-    def mark_written(self, writer: str = "an in-place operation") -> None:
-        """Say that `.array` was written from outside: backward then notices a stale value."""
-        writes.note(self.array, writer)
-
-    def in_place(
-        self, name: str, write: Callable[[Any, Array], None], operand: Any = None
-    ) -> Tensor:
-        """Run `write(xp, array)`, which changes the values, if no recorded gradient forbids it.
-
-        operand: what is written, if it may be a Tensor: its gradient would be lost.
-        """
-        if current.recording and self.requires_grad:
-            kind = "a leaf that requires a gradient" if self.is_leaf else "part of a recorded graph"
-            raise RuntimeError(
-                f"{name}: this tensor is {kind}; change it under no_grad(), or write "
-                "x = x + y instead of changing x in place"
-            )
-        if current.recording and isinstance(operand, Tensor) and operand.requires_grad:
-            raise RuntimeError(
-                f"{name}: the values written require a gradient, which would be lost here; write "
-                "x = x + y instead of changing x in place, or change it under no_grad()"
-            )
-        write(namespace(self.array), self.array)
-        writes.note(self.array, name)
-        return self
-
-    def _arithmetic(self, name: str, ufunc: str, other: Any) -> Tensor:
-        """x = ufunc(x, other) in place; x keeps its dtype."""
-        value = other.array if isinstance(other, Tensor) else _literal(other)
-
-        def write(xp: Any, array: Array) -> None:
-            try:
-                getattr(xp, ufunc)(array, value, out=array, casting="same_kind")
-            except (ValueError, TypeError) as error:
-                kind = TypeError if type(error) is TypeError else RuntimeError
-                operands = f"{describe(array)}, {describe(value)}"
-                raise kind(f"{name}({operands}): {error}") from error
-
-        return self.in_place(name, write, other)
-
-    def add_(self, other: Any, *, alpha: float = 1) -> Tensor:
-        """x = x + alpha · other, in place."""
-        return self._arithmetic("add_", "add", other if alpha == 1 else other * alpha)
-
-    def sub_(self, other: Any, *, alpha: float = 1) -> Tensor:
-        """x = x - alpha · other, in place."""
-        return self._arithmetic("sub_", "subtract", other if alpha == 1 else other * alpha)
-
-    def mul_(self, other: Any) -> Tensor:
-        """x = x · other, in place."""
-        return self._arithmetic("mul_", "multiply", other)
-
-    def div_(self, other: Any) -> Tensor:
-        """x = x / other, in place."""
-        return self._arithmetic("div_", "divide", other)
-
-    def pow_(self, exponent: Any) -> Tensor:
-        """x = x to the power of exponent, in place."""
-        return self._arithmetic("pow_", "power", exponent)
-
-    def addcmul_(self, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
-        """x = x + value · a · b, in place."""
-        return self.add_(a * b, alpha=value)
-
-    def addcdiv_(self, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
-        """x = x + value · a / b, in place."""
-        return self.add_(a / b, alpha=value)
-
-    def lerp_(self, end: Tensor, weight: float) -> Tensor:
-        """x = x + weight · (end - x), in place."""
-        return self.add_(end - self, alpha=weight)
-
-    def clamp_(self, min: float | None = None, max: float | None = None) -> Tensor:
-        """X = x brought into [min, max], in place."""
-        return self.in_place("clamp_", lambda xp, x: xp.clip(x, min, max, out=x))
-
-    def neg_(self) -> Tensor:
-        """x = -x, in place."""
-        return self.in_place("neg_", lambda xp, x: xp.negative(x, out=x))
-
-    def fill_(self, value: Any) -> Tensor:
-        """Every value becomes `value`."""
-        number = value.item() if isinstance(value, Tensor) else value
-        return self.in_place("fill_", lambda xp, x: x.fill(number), value)
-
-    def zero_(self) -> Tensor:
-        """Every value becomes 0."""
-        return self.fill_(0)
-
-    def copy_(self, source: Any) -> Tensor:
-        """The values of `source`, broadcast to this shape and cast to this dtype, in place."""
-        array = source.array if isinstance(source, Tensor) else np.asarray(source)
-        if np.broadcast_shapes(array.shape, self.shape) != self.shape:
-            raise RuntimeError(f"copy_: {describe(array)} does not fit into {describe(self)}")
-        moved = backend.to_device(array, self.device)
-        return self.in_place("copy_", lambda xp, x: xp.copyto(x, moved, casting="unsafe"), source)
-
-    def masked_fill_(self, mask: Tensor, value: Any) -> Tensor:
-        """`value` where mask, in place."""
-        number = value.item() if isinstance(value, Tensor) else value
-        return self.in_place(
-            "masked_fill_", lambda xp, x: xp.copyto(x, number, where=mask.array), value
-        )
-
-    def scatter_(self, dim: int, index: Tensor, src: Any) -> Tensor:
-        """x[…, index[…, k, …], …] = src[…, k, …] along an axis, or a number everywhere there.
-
-        As an assignment, it may be recorded. Of values for one place, one is kept: do not rely on
-        which.
-        """
-        if isinstance(src, Tensor):
-            if src.ndim != index.ndim or any(map(operator.gt, index.shape, src.shape)):
-                raise RuntimeError(
-                    f"scatter_: src {describe(src)} does not cover index {describe(index)}"
-                )
-            src = src[tuple(map(slice, index.shape))]
-        self[self._places_along(dim, index, "scatter_")] = src
-        return self
-
-    def index_fill_(self, dim: int, index: Tensor, value: Any) -> Tensor:
-        """`value` at the listed indices of an axis, in place. As an assignment, may be recorded."""
-        axis = from_end(dim, self.ndim)
-        rows = checked_index(index, self.shape[axis], "index_fill_")
-        after = (slice(None),) * (-1 - axis)
-        part = (..., rows, *after)
-        self[part] = value
-        return self
-
-    def uniform_(
-        self, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None
-    ) -> Tensor:
-        """Values drawn uniformly from [a, b), in place."""
-        source = generator or random.generator()
-        return self.copy_(source.uniform(self.shape, a, b, self.dtype))
-
-    def normal_(
-        self, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None
-    ) -> Tensor:
-        """Values drawn from the normal distribution, in place."""
-        source = generator or random.generator()
-        return self.copy_(source.normal(self.shape, mean, std, self.dtype))
-
-    def bernoulli_(self, p: float = 0.5, *, generator: Generator | None = None) -> Tensor:
-        """1 with chance p, else 0, in place."""
-        source = generator or random.generator()
-        return self.copy_(source.uniform(self.shape) < p)
-
-    def __iadd__(self, other: Any) -> Tensor:
-        return self + other if self._recorded_with(other) else self.add_(other)
-
-    def __isub__(self, other: Any) -> Tensor:
-        return self - other if self._recorded_with(other) else self.sub_(other)
-
-    def __imul__(self, other: Any) -> Tensor:
-        return self * other if self._recorded_with(other) else self.mul_(other)
-
-    def __itruediv__(self, other: Any) -> Tensor:
-        return self / other if self._recorded_with(other) else self.div_(other)
-
-    def _recorded_with(self, other: Any) -> bool:
-        """Whether x += other must make a new node (the name x then means that) and not write."""
-        recorded = not self.is_leaf and self.requires_grad
-        wants = isinstance(other, Tensor) and other.requires_grad and not self.requires_grad
-        return current.recording and (recorded or wants)
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        """Write `value` at `index`.
-
-        While a gradient is recorded, this tensor becomes a new node and the values that backward
-        needs stay as they were; a leaf that requires a gradient cannot be written so.
-        """
-        index = self._plain_index(index)
-        wants_gradient = isinstance(value, Tensor) and value.requires_grad
-        if current.recording and (self.requires_grad or wants_gradient):
-            if self.is_leaf and self.requires_grad:
-                raise RuntimeError(
-                    "setitem: this tensor is a leaf that requires a gradient; write under "
-                    "no_grad(), or write into a clone()"
-                )
-            self._become(self._put(index, value))
-            return
-        value = assignable(value.array if isinstance(value, Tensor) else value)
-        try:
-            self.array[index] = value
-        except (ValueError, IndexError, TypeError) as error:
-            kind = type(error) if type(error) in (IndexError, TypeError) else RuntimeError
-            raise kind(f"setitem: {describe(self.array)}: {error}") from error
-        writes.note(self.array, "assignment to an index")
-
-    def _become(self, other: Tensor) -> None:
-        """Turn into another recorded tensor: what was recorded with the old value keeps it."""
-        self.array, self._edge = other.array, other._edge
-        self.requires_grad = other.requires_grad
-
 
 def wrap(array: Any, edge: Edge | None) -> Tensor:
     """A Tensor around an operation's result (an array, or a NumPy scalar from a reduction)."""
@@ -624,57 +415,6 @@ def _array_of(data: tuple[Any, ...], dtype: DTypeLike) -> Array:
 
 def _as_array(value: Any) -> Array:
     return value if backend.is_array(value) else np.asarray(value)
-
-
-def _literal(operand: Any) -> Any:
-    """A constant operand: numbers stay Python numbers, which do not widen a float32 result."""
-    if isinstance(operand, np.generic):
-        return operand.item()
-    if isinstance(operand, bool | int | float) or backend.is_array(operand):
-        return operand
-    raise TypeError(f"expected a Tensor, an array or a number, got {type(operand).__name__}")
-
-
-def _must_convert(
-    primitive: Primitive, outputs: list[Any], arrays: list[Any], edges: list[Edge | None]
-) -> bool:
-    """Whether operands of several dtypes met and must be brought to one before computing.
-
-    Two cases: NumPy computed integers or truth values in a float of its own choice; or an operand
-    that needs a gradient was widened, and its gradient must come back in its own dtype.
-    """
-    if not (primitive.one_dtype and outputs and outputs[0].dtype.kind == "f"):
-        return False
-    dtype = outputs[0].dtype
-    if any(
-        edge is not None and array.dtype != dtype for array, edge in zip(arrays, edges, strict=True)
-    ):
-        return True
-    met = [x.dtype for x, enters in zip(arrays, _enter(primitive, arrays), strict=True) if enters]
-    common = _common_dtype(met)
-    return dtype != common and any(each != common for each in met)
-
-
-def _in_one_dtype(primitive: Primitive, args: tuple[Any, ...], arrays: list[Any]) -> list[Any]:
-    """The operands, those that enter the result's values cast to one floating dtype."""
-    enters = _enter(primitive, arrays)
-    dtype = _common_dtype([x.dtype for x, enter in zip(arrays, enters, strict=True) if enter])
-    return [
-        cast(arg, dtype=dtype, source=array.dtype) if enter and array.dtype != dtype else arg
-        for arg, array, enter in zip(args, arrays, enters, strict=True)
-    ]
-
-
-def _enter(primitive: Primitive, arrays: list[Any]) -> list[bool]:
-    """Whether each operand is an array whose values enter the result's: no index, no condition."""
-    rules = primitive.rules or [True] * len(arrays)
-    return [rule is not None and backend.is_array(x) for rule, x in zip(rules, arrays, strict=True)]
-
-
-def _common_dtype(dtypes: list[np.dtype[Any]]) -> np.dtype[Any]:
-    """The widest floating dtype; integers do not widen it, and alone give the default one."""
-    floats = [dtype for dtype in dtypes if dtype.kind == "f"]
-    return np.result_type(*floats) if floats else backend.get_default_dtype()
 
 
 # --- backward ------------------------------------------------------------------------------------
