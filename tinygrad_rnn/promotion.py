@@ -42,15 +42,15 @@ def must_convert(
         edge is not None and array.dtype != dtype for array, edge in zip(arrays, edges, strict=True)
     ):
         return True
-    met = [x.dtype for x, enters in zip(arrays, _enter(primitive, arrays), strict=True) if enters]
+    met = [x for x, enters in zip(arrays, _enter(primitive, arrays), strict=True) if enters]
     common = _common_dtype(met)
-    return dtype != common and any(each != common for each in met)
+    return dtype != common and any(x.dtype != common for x in met)
 
 
 def in_one_dtype(primitive: Primitive, args: tuple[Any, ...], arrays: list[Any]) -> list[Any]:
     """The operands, those that enter the result's values cast to one floating dtype."""
     enters = _enter(primitive, arrays)
-    dtype = _common_dtype([x.dtype for x, enter in zip(arrays, enters, strict=True) if enter])
+    dtype = _common_dtype([x for x, enter in zip(arrays, enters, strict=True) if enter])
     return [
         cast(arg, dtype=dtype, source=array.dtype) if enter and array.dtype != dtype else arg
         for arg, array, enter in zip(args, arrays, enters, strict=True)
@@ -63,7 +63,11 @@ def _enter(primitive: Primitive, arrays: Sequence[Any]) -> list[bool]:
     return [rule is not None and backend.is_array(x) for rule, x in zip(rules, arrays, strict=True)]
 
 
-def _common_dtype(dtypes: list[np.dtype[Any]]) -> np.dtype[Any]:
-    """The widest floating dtype; integers do not widen it, and alone give the default one."""
-    floats = [dtype for dtype in dtypes if dtype.kind == "f"]
-    return np.result_type(*floats) if floats else backend.get_default_dtype()
+def _common_dtype(arrays: list[Any]) -> np.dtype[Any]:
+    """The widest floating dtype; integers do not widen it, and alone give the default one.
+
+    Neither does an array without axes widen those with axes: it counts as a number.
+    """
+    floats = [x for x in arrays if x.dtype.kind == "f"]
+    deciding = [x.dtype for x in floats if x.ndim] or [x.dtype for x in floats]
+    return np.result_type(*deciding) if deciding else backend.get_default_dtype()
