@@ -1,13 +1,12 @@
 """The chain rule, once, for every kind of value.
 
-A recorded node (`tensor.py`) and an equation of a traced program (`program.py`) are both *steps*:
-they apply a `primitive` to `inputs` and say by `edges` where each input came from. This file walks
-steps backwards and asks each primitive's rule for the cotangents of its inputs. It knows no
-arrays, no Tensors and no rules; those are in `ops/`, which is the file to read next.
+A *step*, such as a recorded node (`graph.py`), applies a `primitive` to inputs and says by `edges`
+where each input came from. This file walks steps backwards and asks each primitive's rule for the
+cotangents of its inputs. It knows no arrays, no Tensors and no rules; those are in `ops/`, where
+`primitive.py` is the file to read next.
 
 An *edge* says which value a cotangent belongs to: the step that made it, a pair (step, index) if
-that step made several, or, for a value that no step made (a leaf tensor, a program's input), the
-value itself.
+that step made several, or, for a value that no step made (a leaf tensor), the value itself.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def backpropagate(
 
     steps: each step on the way before those that made its inputs, as (step, edges to follow,
         outputs, inputs). Outputs and inputs are what the rules see: arrays make them compute,
-        Tensors compute and record (double backward), Vars write a program.
+        Tensors compute and record (double backward).
     cotangents: edge -> cotangent; holds the outputs' at the start, the leaves' at the end.
     add: sums two cotangents of one edge.
     """

@@ -77,13 +77,11 @@ class Matmul(Primitive):
         needed: Sequence[Any],
     ) -> Sequence[Any]:
         """The rules' cotangents; of a weight, where arrays are computed, as Products."""
-        (g,), (y,), (a, b) = gs, outputs, inputs
-        left, right = needed
-        if isinstance(g, Tracer) or len(shape_of(b)) > 2:
-            ga = None if left is None else _matmul_left(g, y, a, b)
-            return ga, None if right is None else _matmul_right(g, y, a, b)
-        ga = None if left is None else _matmul(namespace(g), g, b.T)
-        return ga, None if right is None else Products(a, g)
+        (g,), (a, b) = gs, inputs
+        if needed[1] is None or isinstance(g, Tracer) or len(shape_of(b)) > 2:
+            return super().pull(gs, outputs, inputs, params, needed)
+        ga, _ = super().pull(gs, outputs, inputs, params, (needed[0], None))
+        return ga, Products(a, g)  # the second rule's contract(a, g), not yet computed
 
     def explain(self, error: Exception, arrays: Sequence[Any]) -> Exception:
         """Say which inner sizes differ, and that a weight may want its transpose."""

@@ -2,10 +2,10 @@
 
 Every operation of the engine is a `Primitive`, and every call of one goes through
 `Primitive.__call__`, which looks at its operands: arrays are computed; a `Tracer` decides itself.
-A `Tensor` computes and records (`tensor.py`), a `Var` writes down an equation (`program.py`).
+A `Tensor` is one: it computes and records (`tensor.py`).
 
 Rules (vector-Jacobian products) are written with primitives and operators only, so one text
-serves all three readings. The tables of primitives are the other files of this folder.
+serves every reading. The tables of primitives are the other files of this folder.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Rule: TypeAlias = Callable[..., Any]
 
 
 class Tracer:
-    """A stand-in for an array that wants to know what is done with it: a Tensor or a Var."""
+    """A stand-in for an array that wants to know what is done with it, as a Tensor does."""
 
     __slots__ = ()
 
     def trace(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         """Apply the primitive to args, at least one of which is of this kind.
 
-        Where a Tensor and a Var meet, the Var decides: the Tensor hands over.
+        Where a Tensor meets a Tracer of another kind, the Tensor hands over.
         """
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""What Tensors and Vars can do: operators and methods with PyTorch's names, one primitive each.
+"""What Tensors can do: operators and methods with PyTorch's names, one primitive each.
 
 This is the border between PyTorch's conventions (dim from either end, None for all axes, keepdim)
 and the primitives' (axes counted from the end, always named). A method is also the function of the
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Operators(Reductions):
-    """Operators and methods over primitives; `Tensor` and `Var` are its two kinds."""
+    """Operators and methods over primitives, for whatever kind of Tracer inherits them."""
 
     __slots__ = ()
 
