@@ -498,6 +498,7 @@ CASES = {
     ),
     "transfer": Case(elementwise_calls(real, **CPU), lambda x, **_: x),
     "copy": Case(elementwise_calls(real), lambda x: x),
+    "detach": Case(elementwise_calls(real), lambda x: x),
     # comparisons and truth values
     "equal": Case(elementwise_calls(few, few), lambda x, y: x == y),
     "not_equal": Case(elementwise_calls(few, few), lambda x, y: x != y),

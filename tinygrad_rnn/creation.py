@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import builtins
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tinygrad_rnn import backend, random
 from tinygrad_rnn.backend import DTypeLike
+from tinygrad_rnn.modes import current
 from tinygrad_rnn.ops.operators.arguments import sizes_to_make
 from tinygrad_rnn.ops.primitive import describe
 from tinygrad_rnn.random import Generator
@@ -242,6 +243,22 @@ def empty_like(
 # --- at random -----------------------------------------------------------------------------------
 
 
+def drawn(
+    sample: Callable[[], Any],
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    device: Device = None,
+    requires_grad: builtins.bool = False,
+) -> Tensor:
+    """A tensor of what `sample()` draws: an array of this shape and dtype.
+
+    While the step of a `scan` is being written down nothing is drawn: the scan will, for each step.
+    """
+    if current.trace is not None:
+        return current.trace.draw(lambda: [sample()], [(shape, dtype)])[0]  # type: ignore[no-any-return]
+    return _made(sample(), None, device, requires_grad)
+
+
 def rand(
     *sizes: Any,
     size: Sequence[int] = (),
@@ -251,10 +268,9 @@ def rand(
     requires_grad: builtins.bool = False,
 ) -> Tensor:
     """Uniform in [0, 1)."""
-    drawn = (generator or random.generator()).uniform(
-        sizes_to_make(sizes or (size,)), dtype=_float(dtype)
-    )
-    return _made(drawn, None, device, requires_grad)
+    shape, wanted = sizes_to_make(sizes or (size,)), _float(dtype)
+    source = generator or random.generator()
+    return drawn(lambda: source.uniform(shape, dtype=wanted), shape, wanted, device, requires_grad)
 
 
 def randn(
@@ -266,10 +282,9 @@ def randn(
     requires_grad: builtins.bool = False,
 ) -> Tensor:
     """Normal with mean 0 and standard deviation 1."""
-    drawn = (generator or random.generator()).normal(
-        sizes_to_make(sizes or (size,)), dtype=_float(dtype)
-    )
-    return _made(drawn, None, device, requires_grad)
+    shape, wanted = sizes_to_make(sizes or (size,)), _float(dtype)
+    source = generator or random.generator()
+    return drawn(lambda: source.normal(shape, dtype=wanted), shape, wanted, device, requires_grad)
 
 
 def rand_like(
@@ -306,8 +321,8 @@ def randint(
         raise TypeError(f"randint: the size must be a sequence of numbers, got {size!r}")
     if low >= high:
         raise RuntimeError(f"randint: there is no integer in [{low}, {high})")
-    drawn = (generator or random.generator()).integers(sizes_to_make((size,)), low, high)
-    return _made(drawn, dtype, device, False)
+    numbers = (generator or random.generator()).integers(sizes_to_make((size,)), low, high)
+    return _made(numbers, dtype, device, False)
 
 
 def randperm(n: int, *, generator: Generator | None = None, device: Device = None) -> Tensor:
@@ -339,11 +354,13 @@ def normal(
 
 def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
     """1 with the chance that `input` gives at each place, else 0."""
+    if current.trace is not None:
+        return (rand(input.shape, generator=generator, dtype=np.float32) < input).to(input.dtype)
     chances = backend.to_numpy(input.detach().array)
     if not ((chances >= 0) & (chances <= 1)).all():
         raise RuntimeError("bernoulli: the chances must lie in [0, 1]")
-    drawn = (generator or random.generator()).uniform(input.shape) < chances
-    return _made(drawn, input.dtype, input.device, False)
+    hits = (generator or random.generator()).uniform(input.shape) < chances
+    return _made(hits, input.dtype, input.device, False)
 
 
 def multinomial(
@@ -374,8 +391,8 @@ def multinomial(
             f"multinomial: cannot draw {num_samples} samples without replacement from {fewest} "
             "positive weights"
         )
-    drawn = (generator or random.generator()).multinomial(rows, num_samples, replacement)
-    return _made(drawn if weights.ndim == 2 else drawn[0], None, input.device, False)
+    numbers = (generator or random.generator()).multinomial(rows, num_samples, replacement)
+    return _made(numbers if weights.ndim == 2 else numbers[0], None, input.device, False)
 
 
 def get_rng_state() -> Tensor:

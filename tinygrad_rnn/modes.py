@@ -20,6 +20,7 @@ class _Mode(threading.local):
 
     recording = True  # no_grad, enable_grad, set_grad_enabled
     watching = False  # detect_anomaly
+    trace: Any = None  # the step of a recurrence that is being written down (program.py)
 
 
 current = _Mode()

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from tinygrad_rnn.backend import Array, DTypeLike, to_numpy
+from tinygrad_rnn.modes import current
 
 
 class Generator:
     """A stream of random numbers.
 
-    `numpy` is the numpy.random.Generator that draws; use it for anything not offered here.
+    `numpy` is the numpy.random.Generator behind it; use it for anything not offered here.
     device: as in PyTorch, but without effect: numbers are drawn on the host, for every device.
 
     >>> a, b = Generator(7), Generator(7)
@@ -32,8 +33,22 @@ class Generator:
     def manual_seed(self, seed: int) -> Generator:
         """Start again from a seed; any integer."""
         self._seed = int(seed)
-        self.numpy = np.random.Generator(np.random.Philox(self._seed % 2**128))
+        self._numpy = np.random.Generator(np.random.Philox(self._seed % 2**128))
         return self
+
+    @property
+    def numpy(self) -> np.random.Generator:
+        """What draws. Raises RuntimeError in a step that `scan` writes down, where it would once.
+
+        `rand`, `randn`, `bernoulli` and dropout leave the drawing to the scan, for each step.
+        """
+        if current.trace is not None:
+            raise RuntimeError(
+                "scan: the cell draws random numbers, and would get the same ones at every step. "
+                "Inside a step use torch.rand, randn, bernoulli or dropout, or draw all steps' "
+                "numbers beforehand and pass them with xs, or use unroll"
+            )
+        return self._numpy
 
     def initial_seed(self) -> int:
         """The seed this stream was last started from."""
@@ -45,7 +60,7 @@ class Generator:
 
     def get_state(self) -> np.ndarray[Any, Any]:
         """Where the stream is, as 14 unsigned 64-bit integers."""
-        state: Any = self.numpy.bit_generator.state
+        state: Any = self._numpy.bit_generator.state
         loose = [state["buffer_pos"], state["has_uint32"], state["uinteger"], self._seed % 2**64]
         parts = (state["state"]["counter"], state["state"]["key"], state["buffer"])
         return np.concatenate([*parts, np.array(loose, np.uint64)])
@@ -67,7 +82,7 @@ class Generator:
             "has_uint32": int(values[11]),
             "uinteger": int(values[12]),
         }
-        self.numpy = np.random.Generator(bits)
+        self._numpy = np.random.Generator(bits)
         return self
 
     # Draws: NumPy arrays on the host.

@@ -106,7 +106,10 @@ class Tensor(Writable):
             return wrap(result, node)
         if node is None or node.arity == 1:
             return [wrap(output, node) for output in outputs]
-        return [wrap(output, (node, index)) for index, output in enumerate(outputs)]
+        return [
+            wrap(output, (node, index) if output.dtype.kind == "f" else None)
+            for index, output in enumerate(outputs)
+        ]
 
     # What it is.
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from tinygrad_rnn import ops, random
 from tinygrad_rnn.backend import Array, DTypeLike, namespace, to_device
+from tinygrad_rnn.creation import drawn
 from tinygrad_rnn.tensor import Tensor
 
 # Activations.
@@ -143,8 +144,8 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
             "convert them with .long()"
         )
     rows = weight.shape[0]
-    indices = input.array
-    if indices.size and (indices.min() < 0 or indices.max() >= rows):
+    indices = getattr(input, "array", None)  # none yet in the step of a scan
+    if indices is not None and indices.size and (indices.min() < 0 or indices.max() >= rows):
         worst = indices.min() if indices.min() < 0 else indices.max()
         raise IndexError(
             f"embedding: index {int(worst)} is out of range: the table has {rows} rows, "
@@ -181,6 +182,9 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         raise RuntimeError(
             f"one_hot: only applicable to an index tensor of an integer dtype, got {tensor.dtype}"
         )
+    indices = getattr(tensor, "array", None)
+    if indices is None and num_classes > 0:  # in the step of a scan, which has no values yet
+        return (tensor.unsqueeze(-1) == np.arange(num_classes)).long()
     indices = tensor.array
     if not indices.size and num_classes <= 0:
         raise RuntimeError(
@@ -209,9 +213,12 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if not training or p == 0:
         return input
-    kept = random.generator().uniform(input.shape) >= p
-    mask = np.multiply(kept, 1 / (1 - p) if p < 1 else 0.0, dtype=input.dtype)
-    return _result(input, input * Tensor(to_device(mask, input.device)), inplace)
+
+    def mask() -> Array:
+        kept = random.generator().uniform(input.shape) >= p
+        return np.multiply(kept, 1 / (1 - p) if p < 1 else 0.0, dtype=input.dtype)
+
+    return _result(input, input * drawn(mask, input.shape, input.dtype, input.device), inplace)
 
 
 def layer_norm(

@@ -17,6 +17,7 @@ from tinygrad_rnn.ops.elementwise import (
     clip,
     copy,
     cos,
+    detach,
     discretize,
     divide,
     equal,

@@ -282,6 +282,8 @@ transfer: Elementwise = Elementwise(
 )
 #: y = x in fresh memory.
 copy = elementwise("copy", lambda xp, x: x.copy(), "x", lambda g, _y, _x: g)
+#: y = x, in the same memory; without a rule, so no gradient flows past it.
+detach = elementwise("detach", lambda xp, x: x, "x")
 
 equal = elementwise("equal", lambda xp, x, y: xp.equal(x, y), "x == y")
 not_equal = elementwise("not_equal", lambda xp, x, y: xp.not_equal(x, y), "x != y")

@@ -4,6 +4,8 @@ A cell is any function `cell(x, h) -> (y, h)`. Read trees.py (tuples of tensors 
 unroll.py (what a recurrence is).
 """
 
+from tinygrad_rnn.scan.recurrence import forget
+from tinygrad_rnn.scan.scan import scan
 from tinygrad_rnn.scan.unroll import Cell, unroll
 
-__all__ = ["Cell", "unroll"]
+__all__ = ["Cell", "forget", "scan", "unroll"]

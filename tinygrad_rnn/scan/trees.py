@@ -48,6 +48,30 @@ def _rebuild(like: Tree, tensors: Iterator[Any]) -> Tree:
     return type(like)(*branches) if hasattr(like, "_fields") else tuple(branches)
 
 
+def named(tree: Tree, name: str) -> list[tuple[Any, str]]:
+    """The tensors of a tree, each with a name: a named tuple's fields, or numbered ones.
+
+    >>> import tinygrad_rnn as torch
+    >>> [name for _, name in named((torch.ones(2), (torch.ones(2), torch.ones(2))), "h")]
+    ['h0', 'h1_0', 'h1_1']
+    """
+    if not isinstance(tree, tuple):
+        return [(tree, name)]
+    names = getattr(tree, "_fields", None)
+    if names is None:
+        joint = name + ("_" if name[-1].isdigit() else "")
+        names = [f"{joint}{k}" for k in range(len(tree))]
+    return [leaf for branch, own in zip(tree, names, strict=True) for leaf in named(branch, own)]
+
+
+def length(tensors: Sequence[Any], name: str) -> int:
+    """The size of the first axis, which all tensors must share."""
+    shapes = [tensor.shape for tensor in tensors]
+    if len({shape[:1] for shape in shapes}) != 1 or () in shapes:
+        raise ValueError(f"{name}: the tensors need a first axis of one size, got {shapes}")
+    return int(shapes[0][0])
+
+
 def unstack(tree: Tree, name: str = "tree") -> list[Tree]:
     """The tree at each index of the first axis.
 
@@ -59,9 +83,7 @@ def unstack(tree: Tree, name: str = "tree") -> list[Tree]:
     [([1.0, 2.0], 5.0), ([3.0, 4.0], 6.0)]
     """
     tensors = leaves(tree, name)
-    shapes = [tensor.shape for tensor in tensors]
-    if len({shape[:1] for shape in shapes}) != 1 or () in shapes:
-        raise ValueError(f"{name}: the tensors need a first axis of one size, got {shapes}")
+    length(tensors, name)
     parts = [tensor.unbind(0) for tensor in tensors]
     return [rebuild(tree, at_index) for at_index in zip(*parts, strict=True)]
 

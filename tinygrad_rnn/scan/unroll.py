@@ -52,21 +52,21 @@ def unroll(cell: Cell, xs: Tree, h0: Tree, *, reverse: bool = False) -> tuple[Tr
         raise ValueError("unroll: xs has no steps (T = 0), so the shape of an output is unknown")
     ys, h = [None] * len(steps), h0
     for t in reversed(range(len(steps))) if reverse else range(len(steps)):
-        ys[t], h = _checked(cell(steps[t], h), h)
+        ys[t], h = checked_step("unroll", cell(steps[t], h), h)
     return trees.stack(ys, "unroll: y"), h
 
 
-def _checked(returned: Any, h: Tree) -> tuple[Tree, Tree]:
+def checked_step(caller: str, returned: Any, h: Tree) -> tuple[Tree, Tree]:
     """What a cell returned, if it is an output and a state like the one before."""
     if type(returned) is not tuple or len(returned) != 2:
         raise TypeError(
-            f"unroll: the cell returned {_form(returned)}; expected a pair (y, h), the output of "
+            f"{caller}: the cell returned {_form(returned)}; expected a pair (y, h), the output of "
             "the step and the next state. If they are one tensor, return (h, h)"
         )
     before, after = _form(h), _form(returned[1])
     if before != after:
         raise ValueError(
-            f"unroll: the cell turned a state of {before} into one of {after}; a step must keep "
+            f"{caller}: the cell turned a state of {before} into one of {after}; a step must keep "
             "the form and the shapes of its state"
         )
     return returned

@@ -14,6 +14,7 @@ from tinygrad_rnn.nn import init
 from tinygrad_rnn.nn.module import Module
 from tinygrad_rnn.nn.parameter import Parameter
 from tinygrad_rnn.nn.recurrent import equations
+from tinygrad_rnn.ops.operators import Operators
 from tinygrad_rnn.ops.primitive import describe
 from tinygrad_rnn.tensor import Tensor
 
@@ -70,7 +71,7 @@ class RNNCellBase(Module):
 
     def _check_input(self, x: Any) -> None:
         name = type(self).__name__
-        if not isinstance(x, Tensor):
+        if not isinstance(x, Operators):
             raise TypeError(f"{name}: expected the input to be a Tensor, got {type(x).__name__}")
         if x.ndim not in (1, 2):
             raise ValueError(
@@ -87,7 +88,7 @@ class RNNCellBase(Module):
 
     def _check_state(self, label: str, h: Any, x: Tensor) -> None:
         name = type(self).__name__
-        if not isinstance(h, Tensor):
+        if not isinstance(h, Operators):
             raise TypeError(f"{name}: expected {label} to be a Tensor, got {type(h).__name__}")
         expected = (*x.shape[:-1], self.hidden_size)
         if h.ndim not in (1, 2):
@@ -99,7 +100,7 @@ class RNNCellBase(Module):
             )
         self._check_dtype(label, h)
 
-    def _check_dtype(self, label: str, value: Tensor) -> None:
+    def _check_dtype(self, label: str, value: Operators) -> None:
         if value.dtype != self.weight_ih.dtype:
             raise RuntimeError(
                 f"{type(self).__name__}: {label} is {describe(value)}, the weights are "

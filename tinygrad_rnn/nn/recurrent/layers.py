@@ -1,9 +1,10 @@
 """How does a recurrence run over whole sequences, layer upon layer and in both directions?
 
-`RNNBase.forward` is the whole of it: each layer in each direction is one `unroll` of its cell from
+`RNNBase.forward` is the whole of it: each layer in each direction is one `scan` of its cell from
 equations.py, and the outputs of a layer are the inputs of the next. The rest is PyTorch's surface:
-constructors, weight names, shapes and errors. Backpropagation through time is not written anywhere;
-it is the engine's backward over these steps. Read equations.py and scan/unroll.py before this file.
+constructors, weight names, shapes and errors. Backpropagation through time is not written anywhere:
+it is the scan's pulled-back step or, with mode="unroll", the engine's backward over all steps. Read
+equations.py, scan/unroll.py and scan/scan.py before this file.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from tinygrad_rnn.nn import init
 from tinygrad_rnn.nn.module import Module
 from tinygrad_rnn.nn.parameter import Parameter
 from tinygrad_rnn.nn.recurrent import equations
-from tinygrad_rnn.ops.operators import cat
+from tinygrad_rnn.ops.operators import Operators, cat
 from tinygrad_rnn.ops.primitive import describe
-from tinygrad_rnn.scan import Cell, trees, unroll
+from tinygrad_rnn.scan import Cell, scan, trees, unroll
 from tinygrad_rnn.tensor import Tensor
 
 
@@ -48,6 +49,7 @@ class RNNBase(Module):
         proj_size: int = 0,
         device: Any = None,
         dtype: Any = None,
+        mode: str = "scan",
     ) -> None:
         super().__init__()
         self.input_size = input_size
@@ -58,6 +60,7 @@ class RNNBase(Module):
         self.dropout = self._probability(dropout)
         self.bidirectional = bidirectional
         self.proj_size = proj_size
+        self.mode = mode
         self._check_arguments()
         for layer, reverse in self._runs():
             for name, shape in self._weight_shapes(layer, reverse).items():
@@ -85,6 +88,7 @@ class RNNBase(Module):
             xs = input.transpose(0, 1) if self.batch_first else input  # (T, B, D)
         initial = self._zeros(xs) if hx is None else self._state(hx, xs, batched)
 
+        run = scan if self.mode == "scan" else unroll
         before = iter(trees.unstack(initial))  # one state for each layer and direction
         after: list[Any] = []
         for layer in range(self.num_layers):
@@ -93,7 +97,7 @@ class RNNBase(Module):
             outputs = []
             for reverse in self._directions():
                 cell = self.cell(layer, reverse)
-                ys, state = unroll(cell, xs, next(before), reverse=reverse)
+                ys, state = run(cell, xs, next(before), reverse=reverse)
                 outputs.append(ys)
                 after.append(state)
             xs = cat(outputs, -1) if self.bidirectional else ys  # (T, B, directions · H)
@@ -162,6 +166,7 @@ class RNNBase(Module):
             "batch_first": False,
             "dropout": 0,
             "bidirectional": False,
+            "mode": "scan",
         }
         for argument, default in defaults.items():
             value = getattr(self, argument)
@@ -178,6 +183,8 @@ class RNNBase(Module):
             value = getattr(self, argument)
             if not isinstance(value, bool):
                 raise TypeError(f"{name}: {argument} must be True or False, got {value!r}")
+        if self.mode not in ("scan", "unroll"):
+            raise ValueError(f"{name}: mode is 'scan' or 'unroll', not {self.mode!r}")
         for argument in ("input_size", "hidden_size", "num_layers", "proj_size"):
             value = getattr(self, argument)
             if not isinstance(value, int):
@@ -209,7 +216,7 @@ class RNNBase(Module):
 
     def _check_input(self, input: Any) -> None:
         name = type(self).__name__
-        if not isinstance(input, Tensor):
+        if not isinstance(input, Operators):
             raise TypeError(f"{name}: the input must be a Tensor, got {type(input).__name__}")
         if input.ndim not in (2, 3):
             raise ValueError(f"{name}: {self._expected_input()}, got {input.shape}")
@@ -271,7 +278,7 @@ class RNNBase(Module):
 
     def _check_state(self, name: str, state: Any, expected: tuple[int, ...]) -> None:
         layer = type(self).__name__
-        if not isinstance(state, Tensor):
+        if not isinstance(state, Operators):
             raise TypeError(f"{layer}: {name} must be a Tensor, got {type(state).__name__}")
         if state.shape != expected:
             axes = "num_layers · directions" + (", batch" if len(expected) == 3 else "") + ", size"
@@ -325,6 +332,7 @@ class RNN(RNNBase):
             directions then, else N = 1. Their outputs stand side by side, forward first.
         device, dtype: where the weights live and what they are.
         proj_size: LSTM's; anything but 0 raises ValueError.
+        mode: "scan", or "unroll" to record every operation of every step: slower, and the same.
 
     Shapes: input (T, B, D) or, of one sequence, (T, D); h_0, zeros if not given, and h_n
     (L · N, B, H) or (L · N, H); output (T, B, N · H) or (T, N · H). For two directions h_n is not
@@ -356,6 +364,7 @@ class RNN(RNNBase):
         dtype: Any = None,
         *,
         proj_size: int = 0,
+        mode: str = "scan",
     ) -> None:
         _no_projection("RNN", proj_size)
         if nonlinearity not in equations.NONLINEARITIES:
@@ -372,6 +381,7 @@ class RNN(RNNBase):
             bidirectional,
             device=device,
             dtype=dtype,
+            mode=mode,
         )
         self.nonlinearity = nonlinearity
 
@@ -396,6 +406,7 @@ class LSTM(RNNBase):
         proj_size: P, the size of h if it is to be smaller than c: h_t = W_hr (o ⊙ tanh(c_t)), from
             Sak et al. 2014 (arXiv 1402.1128). 0: no projection, and P = H.
         device, dtype: where the weights live and what they are.
+        mode: "scan", or "unroll" to record every operation of every step: slower, and the same.
 
     Shapes: input (T, B, D) or, of one sequence, (T, D); the state is a tuple, (h_0, c_0) before,
     zeros if not given, and (h_n, c_n) after: h (L · N, B, P) or (L · N, P), c (L · N, B, H) or
@@ -429,6 +440,8 @@ class LSTM(RNNBase):
         proj_size: int = 0,
         device: Any = None,
         dtype: Any = None,
+        *,
+        mode: str = "scan",
     ) -> None:
         super().__init__(
             input_size,
@@ -441,6 +454,7 @@ class LSTM(RNNBase):
             proj_size,
             device,
             dtype,
+            mode,
         )
 
     def cell(self, layer: int = 0, reverse: bool = False) -> Cell:
@@ -464,6 +478,7 @@ class GRU(RNNBase):
             directions then, else N = 1. Their outputs stand side by side, forward first.
         device, dtype: where the weights live and what they are.
         proj_size: LSTM's; anything but 0 raises ValueError.
+        mode: "scan", or "unroll" to record every operation of every step: slower, and the same.
 
     Shapes: input (T, B, D) or, of one sequence, (T, D); h_0, zeros if not given, and h_n
     (L · N, B, H) or (L · N, H); output (T, B, N · H) or (T, N · H). For two directions h_n is not
@@ -494,6 +509,7 @@ class GRU(RNNBase):
         dtype: Any = None,
         *,
         proj_size: int = 0,
+        mode: str = "scan",
     ) -> None:
         _no_projection("GRU", proj_size)
         super().__init__(
@@ -506,6 +522,7 @@ class GRU(RNNBase):
             bidirectional,
             device=device,
             dtype=dtype,
+            mode=mode,
         )
 
     def cell(self, layer: int = 0, reverse: bool = False) -> Cell:

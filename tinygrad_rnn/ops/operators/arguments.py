@@ -85,11 +85,11 @@ def sizes_holding(total: int, sizes: tuple[int, ...], what: str) -> tuple[int, .
 
 
 def checked_index(index: Any, size: int, name: str) -> Any:
-    """An index operand, checked: integers in [0, size)."""
-    values = index.array if hasattr(index, "array") else index
-    if values.dtype.kind not in "iu":
-        raise RuntimeError(f"{name}: indices must be integers, not {values.dtype}")
-    if values.size and not (values.min() >= 0 and values.max() < size):
+    """An index operand, checked: integers in [0, size), unless it has no values yet."""
+    if index.dtype.kind not in "iu":
+        raise RuntimeError(f"{name}: indices must be integers, not {index.dtype}")
+    values = getattr(index, "array", index)
+    if is_array(values) and values.size and not (values.min() >= 0 and values.max() < size):
         low, high = int(values.min()), int(values.max())
         raise RuntimeError(
             f"{name}: indices from {low} to {high} do not fit an axis of {size} values"

@@ -1,0 +1,157 @@
+"""How does the loop over time become one operation with a rule?
+
+`Recurrence` is a primitive: a step's Program, run T times. Its inputs and outputs come in three
+kinds, each the adjoint of one on the other side: carry and carry, sequences and stacks, constants
+and sums. So the rule is again a Recurrence, of the pulled-back step in the other direction, called
+on whatever the rule is given: arrays compute, Tensors record (backward can be differentiated
+again), Vars write an equation (a scan inside a scan). No second derivative is written anywhere.
+
+What the rule reads of the forward pass are stacks among its outputs. If they are not there, because
+nobody wanted to keep them (`checkpoint`), the rule runs the forward pass again.
+Read pullback.py first, then this file; what runs the loop is in replay/ and interpret.py.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinygrad_rnn.backend import namespace
+from tinygrad_rnn.ops.primitive import Primitive
+from tinygrad_rnn.program import Program, Var
+from tinygrad_rnn.scan.factors import gather_factors
+from tinygrad_rnn.scan.interpret import interpret
+from tinygrad_rnn.scan.pullback import Pullback, pull_back
+from tinygrad_rnn.scan.replay import Plan
+
+
+class Recurrence(Primitive):
+    """outputs = a step, run `length` times, from the last to the first if `reverse`.
+
+    Called with the carry before the first step, the sequences (T, …) and the constants. Gives a
+    list: the carry after the last step, the stacks (T, …), the sums.
+    """
+
+    def __init__(self, program: Program) -> None:
+        super().__init__("recur", self._run, one_dtype=False)
+        self.program = program
+        self.differentiable = True
+        self._plan = Plan(program)
+        self._pullbacks: dict[Any, tuple[Pullback, Recurrence]] = {}
+        self._keeping: dict[Any, Recurrence] = {}
+
+    def _run(self, xp: Any, *inputs: Any, length: int, reverse: bool) -> list[Any]:
+        if xp is np:
+            return self._plan.run(inputs, length, reverse)
+        return interpret(self.program, xp, inputs, length, reverse)
+
+    def keeps(self, pattern: int) -> tuple[bool, tuple[int, ...]]:
+        """Everything: what the rule will read depends on which outputs get cotangents."""
+        return True, ()
+
+    def keeping(self, wanted: tuple[bool, ...], given: tuple[bool, ...] = ()) -> Recurrence:
+        """The same with stacks for all that its rule reads.
+
+        wanted: for which inputs cotangents will be asked for.
+        given: which outputs will have one; all unless said.
+        """
+        key = wanted, given
+        if key not in self._keeping:
+            program = self.program
+            pullback = pull_back(program, given or (True,) * len(program.outputs), wanted)
+            missing = [x for x in pullback.reads if x not in self._at_hand()]
+            self._keeping[key] = (
+                recurrence_of(program.with_stacked(program.stacked + missing)) if missing else self
+            )
+        return self._keeping[key]
+
+    def _at_hand(self) -> set[Var]:
+        """The time-varying values that are inputs or outputs."""
+        return {*self.program.sequences, *self.program.stacked}
+
+    def pull(
+        self,
+        gs: Sequence[Any],
+        outputs: Sequence[Any],
+        inputs: Sequence[Any],
+        params: dict[str, Any],
+        needed: Sequence[Any],
+    ) -> Sequence[Any]:
+        """The cotangents of the inputs: the pulled-back step, run in the other direction."""
+        given = tuple(g is not None for g in gs)
+        wanted = tuple(edge is not None for edge in needed)
+        pullback, backward = self._pullback(given, wanted)
+        if not self._at_hand().issuperset(pullback.reads):
+            again = self.keeping(wanted, given)
+            outputs = again(*inputs, **params)
+            extra = [None] * (len(outputs) - len(gs))
+            place = len(self.program.next_carry) + len(self.program.stacked)
+            return again.pull([*gs[:place], *extra, *gs[place:]], outputs, inputs, params, needed)
+
+        program = self.program
+        value = dict(zip(program.inputs, inputs, strict=True))
+        count = len(program.next_carry)
+        stacks = outputs[count : count + len(program.stacked)]
+        value.update(zip(program.stacked, stacks, strict=True))
+        like = next(g for g in gs if g is not None)
+        xp = namespace(getattr(like, "array", like))
+        g_carry = [
+            xp.zeros(program.carry[k].shape, program.carry[k].dtype) if gs[k] is None else gs[k]
+            for k in pullback.carry
+        ]
+        stop = count + len(program.stacked)
+        pulled = backward(
+            *g_carry,
+            *(g for g in gs[count:stop] if g is not None),
+            *(value[x] for x in pullback.reads),
+            *(g for g in gs[stop:] if g is not None),
+            *(value[x] for x in pullback.constants),
+            *(xp.asarray(x) for x in pullback.captured),
+            length=params["length"],
+            reverse=not params["reverse"],
+        )
+        cotangents: list[Any] = [None] * len(inputs)
+        offsets = 0, len(program.carry), len(program.carry) + len(program.sequences)
+        kinds = pullback.carry, pullback.sequences, pullback.summed
+        places = [offset + k for offset, kind in zip(offsets, kinds, strict=True) for k in kind]
+        for place, g in zip(places, pulled, strict=True):
+            if wanted[place]:
+                cotangents[place] = g
+        return cotangents
+
+    def _pullback(
+        self, given: tuple[bool, ...], wanted: tuple[bool, ...]
+    ) -> tuple[Pullback, Recurrence]:
+        """The pulled-back step and the Recurrence that runs it."""
+        key = given, wanted
+        if key not in self._pullbacks:
+            pullback = pull_back(self.program, given, wanted)
+            self._pullbacks[key] = pullback, recurrence_of(gather_factors(pullback.program))
+        return self._pullbacks[key]
+
+
+_known: dict[Hashable, Recurrence] = {}
+_lock = threading.Lock()
+_LIMIT = 256  # steps of different forms to remember
+
+
+def recurrence_of(program: Program) -> Recurrence:
+    """The Recurrence of a program; for an equal one the same, with all that it has worked out."""
+    key = program.key()
+    if key is None:
+        return Recurrence(program)
+    with _lock:
+        found = _known.pop(key, None) or Recurrence(program)
+        _known[key] = found  # the last used stands last
+        if len(_known) > _LIMIT:
+            del _known[next(iter(_known))]
+    return found
+
+
+def forget() -> None:
+    """Forget what scans have worked out so far, and give back the memory kept for the next run."""
+    with _lock:
+        _known.clear()

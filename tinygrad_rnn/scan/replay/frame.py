@@ -1,0 +1,215 @@
+"""What is one run of a plan: memory for T steps, and the calls that fill it?
+
+A Frame is built once for a T. Every step's operands are cut out of its memory beforehand, so a run
+is a walk through a list of calls, and the loop allocates nothing. What a run hands out are views of
+that memory; the frame is used again only when nobody holds one any more, so a second forward pass
+before the first backward gets a frame of its own.
+Read plan.py before this file.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinygrad_rnn.program import Var
+from tinygrad_rnn.scan.replay import memory
+from tinygrad_rnn.scan.replay.instructions import Instruction
+from tinygrad_rnn.scan.replay.memory import Place, Storage, allocate
+from tinygrad_rnn.scan.replay.totals import Totals
+
+if TYPE_CHECKING:
+    from tinygrad_rnn.scan.replay.plan import Plan
+
+#: A call, function(*arguments); the arguments may have holes that each run fills.
+Call = tuple[Callable[..., Any], list[Any]]
+
+
+#: An argument that a run fills in: the arguments, its index, its Place, the first and last step.
+Hole = tuple[list[Any], int, Place, int, int]
+
+
+class Frame:
+    """Memory and calls for runs of `length` steps in one direction."""
+
+    def __init__(self, plan: Plan, length: int, reverse: bool) -> None:
+        self.plan, self.length, self.reverse = plan, length, reverse
+        self.busy = False
+        self.size = plan.strip_size(length)
+        self.arrays: dict[Storage, Any] = {}
+        self.carry = [
+            allocate((length + 1 if long else 2,), x.shape, x.dtype)
+            for x, long in zip(plan.program.carry, plan.history, strict=True)
+        ]
+        self.strips: list[tuple[list[Call], list[Hole]]] = []
+        starts = range(0, length, self.size)
+        number = 0
+        for start in reversed(starts) if reverse else starts:
+            stop = min(start + self.size, length)
+            self.strips.append(self._bind(start, stop, number))
+            number += stop - start
+        self._owners = [_owner(x) for x in (*self.arrays.values(), *self.carry)]
+        self._references = [sys.getrefcount(x) for x in self._owners]
+
+    def fits(self, length: int, reverse: bool) -> bool:
+        """Whether this frame is for such a run."""
+        return self.length == length and self.reverse == reverse
+
+    def idle(self) -> bool:
+        """Whether the memory is not being used: no run, and no view that a run handed out."""
+        return not self.busy and [sys.getrefcount(x) for x in self._owners] == self._references
+
+    # Building.
+
+    def _array(self, storage: Storage) -> Any:
+        """The memory of a storage, allocated when it is first asked for."""
+        if storage not in self.arrays:
+            lead = {
+                memory.STACK: (self.length,),
+                memory.STRIP: (self.size,),
+            }.get(storage.kind, ())
+            self.arrays[storage] = allocate(lead, storage.shape, storage.dtype)
+        return self.arrays[storage]
+
+    def _bind(self, start: int, stop: int, number: int) -> tuple[list[Call], list[Hole]]:
+        """The calls of one strip, of steps start to stop; `number` steps were run before."""
+        calls: list[Call] = []
+        holes: list[Hole] = []
+        strip = self.plan.strip(stop - start)
+
+        def at_strip(instructions: Sequence[Instruction]) -> None:
+            for function, operands, out in instructions:
+                arguments = []
+                for x in (*operands, out):
+                    if type(x) is not Place:
+                        arguments.append(x)
+                    elif x.storage.kind in (memory.GIVEN, memory.CONSTANT):
+                        holes.append((arguments, len(arguments), x, start, stop))
+                        arguments.append(None)
+                    else:
+                        arguments.append(x.of(self._strip_array(x.storage, start, stop)))
+                calls.append((function, arguments))
+
+        at_strip(strip.before)
+        steps = range(start, stop)
+        for count, t in enumerate(reversed(steps) if self.reverse else steps):
+            cut: dict[Storage, Any] = {}
+            for function, operands, out in self.plan.loop:
+                arguments = []
+                for x in (*operands, out):
+                    if type(x) is Place:
+                        array = cut.get(x.storage)
+                        if array is None:
+                            array = self._step_array(x.storage, t, t - start, number + count)
+                            cut[x.storage] = array
+                        arguments.append(x.of(array))
+                    else:
+                        arguments.append(x)
+                calls.append((function, arguments))
+        at_strip(strip.after)
+        return calls, holes
+
+    def _strip_array(self, storage: Storage, start: int, stop: int) -> Any:
+        """A storage's values for a strip of steps."""
+        if storage.kind == memory.STACK:
+            return self._array(storage)[start:stop]
+        if storage.kind == memory.STRIP:
+            return self._array(storage)[: stop - start]
+        if storage.kind in (memory.BEFORE, memory.AFTER):
+            return self._history(storage)[start:stop]
+        return self._array(storage)
+
+    def _step_array(self, storage: Storage, t: int, in_strip: int, number: int) -> Any:
+        """A storage's value at step t, the `number`th that is run."""
+        kind = storage.kind
+        if kind == memory.STACK:
+            return self._array(storage)[t, ...]
+        if kind == memory.STRIP:
+            return self._array(storage)[in_strip, ...]
+        if kind in (memory.BEFORE, memory.AFTER):
+            if self.plan.history[storage.number]:
+                return self._history(storage)[t, ...]
+            return self.carry[storage.number][(number + (kind == memory.AFTER)) % 2, ...]
+        return self._array(storage)
+
+    def _history(self, storage: Storage) -> Any:
+        """A carry as all steps find it, or as they leave it."""
+        whole = self.carry[storage.number]
+        from_start = (storage.kind == memory.BEFORE) != self.reverse
+        return whole[:-1] if from_start else whole[1:]
+
+    # Running.
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        """The outputs for these inputs: arrays for the program's carry, sequences and constants."""
+        plan, program = self.plan, self.plan.program
+        count = len(program.carry)
+        sequences = inputs[count : count + len(program.sequences)]
+        known = dict(zip(program.sequences + program.constants, inputs[count:], strict=True))
+        with np.errstate(all="ignore"):  # NaN and Inf are values
+            for equation in plan.parts.fixed:
+                made = equation.primitive(
+                    *(known[x] if type(x) is Var else x for x in equation.inputs),
+                    **equation.params,
+                )
+                several = made if type(made) is list else [made]
+                known.update(zip(equation.outputs, map(np.asarray, several), strict=True))
+            constants = [known[x] for x in plan.constants()]
+            for x in plan.fixed:
+                storage = plan.places[x].storage
+                if storage in self.arrays:
+                    np.copyto(self.arrays[storage], known[x])
+            for (x, _), place in plan.broadcast.items():
+                if place.storage in self.arrays:
+                    np.copyto(self.arrays[place.storage], known[x])
+            for number in range(count):
+                np.copyto(self._first(number), inputs[number])
+            for calls, holes in self.strips:
+                for arguments, position, place, start, stop in holes:
+                    if place.storage.kind == memory.CONSTANT:
+                        array = constants[place.storage.number]
+                    else:
+                        array = sequences[place.storage.number][start:stop]
+                    arguments[position] = place.of(array)
+                for function, arguments in calls:
+                    function(*arguments)
+                for arguments, position, *_ in holes:
+                    arguments[position] = None
+            last = [self._last(number).copy() for number in range(count)]
+            totals = Totals(plan.parts.fixed_values, self.length, lambda x: self._all(x, known))
+            sums = [totals.sum(total) for total in plan.parts.totals]
+        return [*last, *(self._stacked(x, known) for x in program.stacked), *sums]
+
+    def _stacked(self, x: Var, known: dict[Var, Any]) -> Any:
+        """A stack to hand out: a view of this frame's memory, or a copy of what is not its own."""
+        values = self._all(x, known)
+        if x in self.plan.parts.fixed_values:
+            return np.broadcast_to(values, (self.length, *x.shape)).copy()
+        return values.copy() if x in known else values[...]
+
+    def _first(self, number: int) -> Any:
+        """Where the initial state of a carry goes."""
+        long = self.plan.history[number]
+        return self.carry[number][self.length if long and self.reverse else 0, ...]
+
+    def _last(self, number: int) -> Any:
+        """Where the last state of a carry is."""
+        if self.plan.history[number]:
+            return self.carry[number][0 if self.reverse else self.length, ...]
+        return self.carry[number][self.length % 2, ...]
+
+    def _all(self, x: Var, known: dict[Var, Any]) -> Any:
+        """The values of all steps, (T, …), or the value of what is the same at all steps."""
+        if x in known:
+            return known[x]
+        place = self.plan.places[x]
+        if place.storage.kind in (memory.BEFORE, memory.AFTER):
+            return self._history(place.storage)
+        return place.of(self._array(place.storage))
+
+
+def _owner(array: Any) -> Any:
+    return array if array.base is None else array.base

@@ -1,0 +1,266 @@
+"""How do equations become instructions on places in memory?
+
+One after the other, each with a place for its result: one that was decided beforehand (`reserve`),
+else that of an operand which nobody needs any more, else new scratch memory. Views become places
+without an instruction. Read memory.py and instructions.py before this file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinygrad_rnn.ops import elementwise as e
+from tinygrad_rnn.ops.broadcasting import broadcast_to
+from tinygrad_rnn.ops.elementwise import Elementwise
+from tinygrad_rnn.ops.indexing import getitem
+from tinygrad_rnn.ops.shape import concatenate, flip, reshape, split, transpose, unstack
+from tinygrad_rnn.program import Equation, Var
+from tinygrad_rnn.scan.replay.instructions import (
+    UFUNCS,
+    Instruction,
+    copy,
+    function_of,
+    number_like,
+)
+from tinygrad_rnn.scan.replay.memory import BEFORE, FIXED, SCRATCH, STRIP, Place, Storage, allocate
+
+_FOREVER = math.inf
+
+
+class Lowering:
+    """Instructions for a list of equations.
+
+    temporary: the kind of memory for what nobody asked to keep: SCRATCH in the loop, STRIP around.
+    lead: the axes of the values that a Storage's shape does not count: 0 in the loop, where each
+        value is that of one step, 1 around it, where values are those of a strip of steps.
+    places: where each value is; holds the inputs' at the start.
+    """
+
+    def __init__(
+        self,
+        equations: Sequence[Equation],
+        places: dict[Var, Place],
+        kept: Iterable[Var],
+        temporary: str,
+        lead: int,
+    ) -> None:
+        self.equations = equations
+        self.places = places
+        self.temporary = temporary
+        self.lead = lead
+        self.instructions: list[Instruction] = []
+        self.reserved: dict[Var, Place] = {}
+        self.broadcast: dict[tuple[Var, tuple[int, ...]], Place] = {}
+        self.last_use: dict[Var, float] = {}
+        for index, equation in enumerate(equations):
+            for x in equation.variables:
+                self.last_use[x] = index
+        for x in kept:
+            self.last_use[x] = _FOREVER
+        self.residents: dict[Storage, list[Var]] = {}
+        for x, place in places.items():
+            self.residents.setdefault(place.storage, []).append(x)
+
+    def run(self) -> list[Instruction]:
+        """Lower all equations."""
+        made_here = {x for equation in self.equations for x in equation.outputs}
+        for equation in self.equations:
+            if equation.primitive is concatenate and equation.params["axis"] == -1:
+                self._reserve_parts(equation, made_here)
+        for index, equation in enumerate(self.equations):
+            self._lower(index, equation)
+        return self.instructions
+
+    # Places.
+
+    def reserve(self, x: Var, place: Place) -> None:
+        """Decide where a value will be."""
+        self.reserved[x] = place
+
+    def _settle(self, x: Var, place: Place) -> Place:
+        self.places[x] = place
+        self.residents.setdefault(place.storage, []).append(x)
+        return place
+
+    def _new(self, x: Var) -> Place:
+        """Where a result goes that overwrites nothing."""
+        place = self.reserved.pop(x, None)
+        if place is None:
+            place = Storage(self.temporary, x.shape[self.lead :], x.dtype).whole()
+        return self._settle(x, place)
+
+    def _reserve_parts(self, equation: Equation, made_here: set[Var]) -> None:
+        """Have the operands of a concatenation computed inside its result."""
+        (joined,) = equation.outputs
+        if len(joined.shape) <= self.lead:
+            return
+        place = self.reserved.get(joined)
+        if place is None:
+            place = Storage(self.temporary, joined.shape[self.lead :], joined.dtype).whole()
+            self.reserved[joined] = place
+        start = 0
+        for x in equation.inputs:
+            stop = start + x.shape[-1]
+            free = x in made_here and x not in self.reserved and not place.views
+            if free and x.equation.primitive not in _VIEWS and x.dtype == joined.dtype:
+                self.reserved[x] = place.part(start, stop)
+            start = stop
+
+    def _may_overwrite(self, index: int, x: Any, result: Var, others: Sequence[Any]) -> bool:
+        """Whether an elementwise result may be written over its operand x."""
+        if type(x) is not Var or x.shape != result.shape or x.dtype != result.dtype:
+            return False
+        place = self.places[x]
+        mine = (SCRATCH, STRIP, BEFORE) if self.lead == 0 else (STRIP,)
+        if place.views or place.storage.kind not in mine:
+            return False
+        for resident in self.residents[place.storage]:
+            there = self.places[resident]
+            if there.overlaps(place) and self.last_use.get(resident, -1) > index:
+                return False
+        for other in others:
+            if type(other) is Var and other is not x:
+                there = self.places[other]
+                if there.overlaps(place) and there != place:
+                    return False
+        return True
+
+    # Equations.
+
+    def _lower(self, index: int, equation: Equation) -> None:
+        primitive = equation.primitive
+        if primitive in _VIEWS and self._as_views(equation):
+            return
+        if equation.arity > 1:
+            self._several(equation)
+            return
+        (result,) = equation.outputs
+        if primitive is e.sigmoid:
+            self._sigmoid(index, equation)
+            return
+        operands = [self._operand(x, equation) for x in equation.inputs]
+        if primitive is concatenate and equation.params["axis"] == -1:
+            self._concatenate(result, operands, [x.shape[-1] for x in equation.inputs])
+            return
+        out = None
+        if result not in self.reserved and primitive in UFUNCS:
+            for x in equation.inputs:
+                if self._may_overwrite(index, x, result, equation.inputs):
+                    out = self._settle(result, self.places[x])
+                    break
+        if out is None:
+            out = self._new(result)
+        function = function_of(primitive, equation.params, [_ndim(x) for x in equation.inputs])
+        self.instructions.append(Instruction(function, tuple(operands), out))
+
+    def _operand(self, x: Any, equation: Equation) -> Any:
+        """The place of an operand; of a constant that is broadcast at every step, a full copy."""
+        if type(x) is not Var:
+            like = next((y.dtype for y in equation.variables if y.dtype.kind == "f"), None)
+            return x if like is None else number_like(x, like)
+        place = self.places[x]
+        shape = equation.outputs[0].shape
+        if (
+            place.storage.kind == FIXED
+            and self.lead == 0
+            and isinstance(equation.primitive, Elementwise)
+            and len(x.shape) > 0
+            and x.shape != shape
+        ):
+            key = x, shape
+            if key not in self.broadcast:
+                self.broadcast[key] = Storage(FIXED, shape, x.dtype).whole()
+            return self.broadcast[key]
+        return place
+
+    def _sigmoid(self, index: int, equation: Equation) -> None:
+        """tanh(x/2)/2 + 1/2, in place."""
+        (result,), (x,) = equation.outputs, equation.inputs
+        half = number_like(0.5, result.dtype)
+        operand = self.places[x]
+        if result not in self.reserved and self._may_overwrite(index, x, result, ()):
+            out = self._settle(result, operand)
+        else:
+            out = self._new(result)
+        self.instructions += [
+            Instruction(np.multiply, (operand, half), out),
+            Instruction(np.tanh, (out,), out),
+            Instruction(np.multiply, (out, half), out),
+            Instruction(np.add, (out, half), out),
+        ]
+
+    def _concatenate(self, result: Var, operands: Sequence[Place], widths: Sequence[int]) -> None:
+        """Copy those operands that are not already inside the result."""
+        out = self._new(result)
+        start = 0
+        for operand, width in zip(operands, widths, strict=True):
+            part = out.part(start, start + width)
+            if operand != part:
+                self.instructions.append(Instruction(copy, (operand,), part))
+            start += width
+
+    def _as_views(self, equation: Equation) -> bool:
+        """Make the results views of the operand, if memory allows."""
+        primitive, params = equation.primitive, equation.params
+        (x,) = equation.inputs
+        if type(x) is not Var or any(y in self.reserved for y in equation.outputs):
+            return False
+        place = self.places[x]
+        if primitive is split and params["axis"] == -1 and not place.views:
+            start = 0
+            for part, size in zip(equation.outputs, params["sizes"], strict=True):
+                self._settle(part, place.part(start, start + size))
+                start += size
+            return True
+        sample = place.of(allocate(x.shape[: self.lead], place.storage.shape, x.dtype))
+        views = primitive.evaluate(np, sample, **params)
+        several = views if type(views) is list else [views]
+        if not all(np.may_share_memory(view, sample) or not view.size for view in several):
+            return False
+        for number, y in enumerate(equation.outputs):
+            view = _View(primitive, params, number if type(views) is list else None)
+            self._settle(y, place.through(view))
+        return True
+
+    def _several(self, equation: Equation) -> None:
+        """An operation with several results that are no views: computed, and copied."""
+        outs = [self._new(y) for y in equation.outputs]
+        made: list[Any] = []
+        operands = tuple(self._operand(x, equation) for x in equation.inputs)
+
+        def evaluate(*operands_and_out: Any) -> None:
+            made[:] = equation.primitive.evaluate(np, *operands_and_out[:-1], **equation.params)
+            np.copyto(operands_and_out[-1], made[0])
+
+        self.instructions.append(Instruction(evaluate, operands, outs[0]))
+        for number, out in enumerate(outs[1:], 1):
+            self.instructions.append(Instruction(_nth(made, number), (), out))
+
+
+class _View:
+    """A primitive that gives views, as a function of an array."""
+
+    def __init__(self, primitive: Any, params: dict[str, Any], number: int | None) -> None:
+        self.primitive, self.params, self.number = primitive, params, number
+
+    def __call__(self, x: Any) -> Any:
+        y = self.primitive.evaluate(np, x, **self.params)
+        return y if self.number is None else y[self.number]
+
+
+def _nth(made: list[Any], number: int) -> Callable[[Any], None]:
+    def fetch(out: Any) -> None:
+        np.copyto(out, made[number])
+
+    return fetch
+
+
+_VIEWS = {split, reshape, transpose, flip, broadcast_to, unstack, getitem, e.detach}
+
+
+def _ndim(x: Any) -> int:
+    return len(x.shape) if type(x) is Var else 0

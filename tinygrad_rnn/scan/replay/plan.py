@@ -1,0 +1,271 @@
+"""How is a whole step laid out: what is computed when, and where is each value between?
+
+A Plan is worked out once for a program and holds for any number of steps. The equations of the loop
+are lowered here; those before and after it are lowered for strips of so many steps as stay in the
+cache, whose values lie one behind the other. frame.py then binds all of it to memory for one T.
+Read lowering.py before this file.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from tinygrad_rnn.ops.elementwise import multiply
+from tinygrad_rnn.ops.lifting import lift
+from tinygrad_rnn.ops.shape import concatenate
+from tinygrad_rnn.program import Equation, Program, Trace, Var
+from tinygrad_rnn.scan.partition import partition, stacked_flags
+from tinygrad_rnn.scan.replay import memory
+from tinygrad_rnn.scan.replay.frame import Frame
+from tinygrad_rnn.scan.replay.instructions import Instruction, copy
+from tinygrad_rnn.scan.replay.lowering import Lowering
+from tinygrad_rnn.scan.replay.memory import Place, Storage
+from tinygrad_rnn.scan.replay.merging import merged
+
+STRIP_BYTES = 1 << 19  # what before and after may touch at a time, to stay in a core's cache
+IDLE_FRAMES = 4  # kept for the next run, each for one T
+
+
+class Strip(NamedTuple):
+    """What is done before and after the loop for a strip of steps."""
+
+    before: list[Instruction]
+    after: list[Instruction]
+
+
+class Plan:
+    """A step for NumPy: `run` computes it T times."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._lock = threading.Lock()
+        self._frames: list[Frame] = []
+        self._strips: dict[int, Strip] = {}
+        self._ready = False
+
+    def run(self, inputs: Sequence[Any], length: int, reverse: bool) -> list[Any]:
+        """The outputs of the program after `length` steps; see `interpret`, which defines them."""
+        frame = self._acquire(length, reverse)
+        try:
+            return frame.run(inputs)
+        finally:
+            frame.busy = False
+
+    def _acquire(self, length: int, reverse: bool) -> Frame:
+        """A frame whose memory nobody else looks at: an earlier one if there is one."""
+        with self._lock:
+            if not self._ready:
+                self._lower()
+                self._ready = True
+            for frame in reversed(self._frames):
+                if frame.fits(length, reverse) and frame.idle():
+                    self._frames.remove(frame)
+                    break
+            else:
+                frame = Frame(self, length, reverse)
+                idle = [frame for frame in self._frames if frame.idle()]
+                for oldest in idle[: max(len(idle) - IDLE_FRAMES + 1, 0)]:
+                    self._frames.remove(oldest)
+            self._frames.append(frame)
+            frame.busy = True
+            return frame
+
+    # The loop.
+
+    def _lower(self) -> None:
+        program = self.program
+        self.parts = parts = partition(program)
+        sequences = set(program.sequences)
+        fixed = parts.fixed_values
+        made = {x for equation in parts.loop for x in equation.outputs}
+        ahead = {x for equation in parts.before for x in equation.outputs}
+        read_after = {x for equation in parts.after for x in equation.variables}
+        in_loop = {x for equation in parts.loop for x in equation.variables}
+        in_loop |= set(program.next_carry)
+        stacks = [x for x in parts.stacks if x not in sequences and x not in fixed]
+
+        #: Where each value is that more than one part of the step looks at.
+        self.places: dict[Var, Place] = {}
+        self.fixed = [x for x in self.constants() if x in in_loop]
+        self.copied = [x for x in program.sequences if x in in_loop]
+        for x in self.fixed:
+            self.places[x] = Storage(memory.FIXED, x.shape, x.dtype).whole()
+        self._bundle_factors(ahead & in_loop - read_after - set(stacks))
+        for x in [*self.copied, *(x for e in parts.before for x in e.outputs)]:
+            if x not in self.places and x in in_loop | read_after | set(stacks):
+                self.places[x] = Storage(memory.STRIP, x.shape, x.dtype).whole()
+        looked_at = read_after | set(stacks)
+        self.history = [
+            before in looked_at or after in looked_at
+            for before, after in zip(program.carry, program.next_carry, strict=True)
+        ]
+        after_places = []
+        for number, x in enumerate(program.carry):
+            self.places[x] = Storage(memory.BEFORE, x.shape, x.dtype, number).whole()
+            after_places.append(Storage(memory.AFTER, x.shape, x.dtype, number).whole())
+
+        kept = {*program.next_carry, *looked_at}
+        kept |= {x for x, long in zip(program.carry, self.history, strict=True) if long}
+        lowering = Lowering(parts.loop, self.places, kept, memory.SCRATCH, lead=0)
+        for x, place in zip(program.next_carry, after_places, strict=True):
+            if x in made and x not in lowering.reserved:
+                lowering.reserve(x, place)
+        instructions = lowering.run()
+        self.broadcast = lowering.broadcast
+        for x, place in zip(program.next_carry, after_places, strict=True):
+            if self.places[x] != place:
+                instructions.append(Instruction(copy, (self.places[x],), place))
+        in_order = [x for equation in parts.loop for x in equation.outputs]
+        self._keep_for([x for x in in_order if x in read_after], memory.STRIP, instructions)
+        self._keep_for([x for x in stacks if x in made or x in ahead], memory.STACK, instructions)
+        for x in stacks:
+            if x not in self.places:  # made after the loop
+                self.places[x] = Storage(memory.STACK, x.shape, x.dtype).whole()
+        self.loop = merged(instructions)
+        self.step_bytes = sum(
+            x.dtype.itemsize * math.prod(x.shape)
+            for equation in (*parts.before, *parts.after)
+            for x in equation.outputs
+        )
+
+    def _keep_for(self, values: Any, kind: str, instructions: list[Instruction]) -> None:
+        """Have values that the loop makes at hand after it, where they are if that is possible."""
+        for x in values:
+            place = self.places[x]
+            if place.storage.kind == memory.AFTER and self.history[place.storage.number]:
+                continue
+            if not place.views and place.storage.kind in (
+                memory.SCRATCH,
+                memory.STRIP,
+                memory.STACK,
+            ):
+                if place.storage.kind != memory.STACK:
+                    place.storage.kind = kind
+                continue
+            self.places[x] = Storage(kind, x.shape, x.dtype).whole()
+            instructions.append(Instruction(copy, (place,), self.places[x]))
+
+    def _bundle_factors(self, free: set[Var]) -> None:
+        """Lay factors side by side whose products are, so that one multiplication gives all.
+
+        Where neighbouring parts of a concatenation are products of one value in the loop with
+        values from before it, those values get neighbouring places.
+        """
+        for equation in self.parts.loop:
+            if equation.primitive is not concatenate or equation.params["axis"] != -1:
+                continue
+            group: dict[Var, None] = {}
+            shared = None
+            for x in [*equation.inputs, None]:
+                common, factor = _product(x, free - set(self.places))
+                if group and (common is not shared or factor is None or factor in group):
+                    self._side_by_side(list(group))
+                    group = {}
+                shared = common
+                if factor is not None:
+                    group[factor] = None
+
+    def _side_by_side(self, values: list[Var]) -> None:
+        *lead, _ = values[0].shape
+        width = sum(x.shape[-1] for x in values)
+        bundle = Storage(memory.STRIP, (*lead, width), values[0].dtype)
+        start = 0
+        for x in values:
+            self.places[x] = Place(bundle, start, start + x.shape[-1], ())
+            start += x.shape[-1]
+
+    # Before and after.
+
+    def strip(self, size: int) -> Strip:
+        """The instructions around the loop for a strip of `size` steps."""
+        if size not in self._strips:
+            self._strips[size] = self._lower_strip(size)
+        return self._strips[size]
+
+    def _lower_strip(self, size: int) -> Strip:
+        parts, program = self.parts, self.program
+        trace = Trace()
+        lifted: dict[Var, Var] = {}
+        places: dict[Var, Place] = {}
+        for number, x in enumerate(program.sequences):
+            lifted[x] = trace.input(x, None, (size, *x.shape))
+            places[lifted[x]] = Storage(memory.GIVEN, x.shape, x.dtype, number).whole()
+        for number, x in enumerate(self.constants()):
+            lifted[x] = trace.input(x)
+            places[lifted[x]] = Storage(memory.CONSTANT, x.shape, x.dtype, number).whole()
+        given = set(lifted)
+        wanted = {x: place for x, place in self.places.items() if place.storage.kind in _WRITTEN}
+        before = self._part(parts.before, wanted, lifted, places, trace)
+        trace.equations.clear()
+        for x in [*lifted, *program.carry, *(x for e in parts.loop for x in e.outputs)]:
+            if x in self.places and x not in given:
+                lifted[x] = trace.input(x, None, (size, *x.shape))
+                places[lifted[x]] = self.places[x]
+        made_after = {x for equation in parts.after for x in equation.outputs}
+        stacked = {x: place for x, place in wanted.items() if x in made_after}
+        after = self._part(parts.after, stacked, lifted, places, trace)
+        return Strip(before, after)
+
+    def _part(
+        self,
+        equations: Sequence[Equation],
+        wanted: dict[Var, Place],
+        lifted: dict[Var, Var],
+        places: dict[Var, Place],
+        trace: Trace,
+    ) -> list[Instruction]:
+        """Lower equations for a strip; `wanted` says where which results must be."""
+        fixed = self.parts.fixed_values
+        for equation in equations:
+            flags = stacked_flags(equation, fixed)
+            operands = [lifted[x] if type(x) is Var else x for x in equation.inputs]
+            ndims = [len(x.shape) if type(x) is Var else 0 for x in equation.inputs]
+            made = lift(equation.primitive, operands, flags, ndims, equation.params)
+            several = made if type(made) is list else [made]
+            lifted.update(zip(equation.outputs, several, strict=True))
+        here = [x for x in wanted if x in lifted]
+        program = Program(trace.equations, [], [], [], [], [lifted[x] for x in here])
+        lowering = Lowering(program.equations, places, program.stacked, memory.STRIP, lead=1)
+        made_here = {x for equation in program.equations for x in equation.outputs}
+        late = []
+        for x in here:
+            y = lifted[x]
+            if y in made_here and y not in lowering.reserved:
+                lowering.reserve(y, wanted[x])
+            else:
+                late.append(x)
+        instructions = lowering.run()
+        instructions += [Instruction(copy, (places[lifted[x]],), wanted[x]) for x in late]
+        return merged(instructions)
+
+    def constants(self) -> list[Var]:
+        """The values that are the same at all steps: inputs, and what is computed from them."""
+        return [
+            *self.program.constants,
+            *(x for equation in self.parts.fixed for x in equation.outputs),
+        ]
+
+    def strip_size(self, length: int) -> int:
+        """How many steps stay in the cache; strips of nearly one size."""
+        most = max(STRIP_BYTES // max(self.step_bytes, 1), 1)
+        return math.ceil(length / math.ceil(length / most)) if length else 1
+
+
+_WRITTEN = (memory.STRIP, memory.STACK)
+
+
+def _product(x: Any, free: set[Var]) -> tuple[Var | None, Var | None]:
+    """(in the loop, factor) of a product with a value that may be laid out freely."""
+    equation = x.equation if type(x) is Var else None
+    if equation is None or equation.primitive is not multiply:
+        return None, None
+    for factor, other in (equation.inputs, equation.inputs[::-1]):
+        if type(factor) is not Var or type(other) is not Var:
+            continue
+        alike = factor.shape == other.shape == x.shape
+        if alike and factor in free and other not in free:
+            return other, factor
+    return None, None
