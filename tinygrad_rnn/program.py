@@ -23,6 +23,7 @@ from tinygrad_rnn.modes import current
 from tinygrad_rnn.ops.elementwise import detach
 from tinygrad_rnn.ops.operators import Operators
 from tinygrad_rnn.ops.primitive import Primitive, Tracer, describe
+from tinygrad_rnn.program_text import program_text
 from tinygrad_rnn.promotion import in_one_dtype, must_convert
 
 
@@ -466,6 +467,9 @@ class Program:
             several = made if type(made) is list else [made]
             known.update(zip(equation.outputs, several, strict=True))
         return known
+
+    def __str__(self) -> str:
+        return program_text(self)
 
 
 def _needed(equations: Iterable[Equation], outputs: Iterable[Var]) -> list[Equation]:

@@ -150,6 +150,23 @@ def _lift_sum_to(_p: Any, operands: Any, _s: Any, ndims: Any, params: dict[str, 
     return reshape(reduction.sum(x, axes=axes, keepdims=False), shape=(x.shape[0], *shape))
 
 
+def _lift_matmul(
+    primitive: Primitive,
+    operands: Sequence[Any],
+    stacked: Sequence[bool],
+    ndims: Sequence[int],
+    params: dict[str, Any],
+) -> Any:
+    """A vector of each step is a row of its own; times one matrix, the vectors are its rows."""
+    if ndims[0] > 1 or not stacked[0]:
+        return _lift_broadcasting(primitive, operands, stacked, ndims, params)
+    a, b = operands
+    if not stacked[1]:
+        return matmul(a, b)
+    y = matmul(_aligned(a, True, 1, 2), b)
+    return reshape(y, shape=(y.shape[0], y.shape[-1]))
+
+
 def _lift_contract(_p: Any, operands: Any, stacked: Any, ndims: Any, _params: Any) -> Any:
     """Σ aᵀ b within each step: a matrix product for each."""
     a, b = (
@@ -208,7 +225,7 @@ def _with_time(inputs: Sequence[str], stacked: Sequence[bool]) -> tuple[str, tup
 
 
 _LIFTS: dict[Primitive, Lift] = {
-    matmul: _lift_broadcasting,
+    matmul: _lift_matmul,
     contract: _lift_contract,
     reshape: _lift_reshape,
     broadcast_to: _lift_broadcast_to,
@@ -223,7 +240,7 @@ _LIFTS: dict[Primitive, Lift] = {
 # --- sums over the steps --------------------------------------------------------------------------
 
 #: Linear in each operand alone, so the sum over the steps can be taken of the operand.
-_LINEAR = {transpose, flip, reshape, pad, unpad, getitem, place, broadcast_to, negative, cast}
+_LINEAR = {transpose, flip, reshape, unpad, getitem, place, broadcast_to, negative, cast}
 
 
 def sums_operand(primitive: Primitive, shapes: Sequence[Any], stacked: Sequence[bool]) -> list[int]:

@@ -126,7 +126,6 @@ def trace_step(cell: Cell, xs: Tree, h0: Tree) -> Step:
     trace.closed = True
     drawn = [x for _, several in trace.draws for x in several]
     found = list(trace.constants.values())
-    _name_constants(cell, found)
     program = Program(
         trace.equations, carry, sequences + drawn, [x for _, x in found], after, stacked
     )
@@ -143,21 +142,6 @@ def _where(cell: Cell) -> str:
     """Where a cell is defined, for messages."""
     code = getattr(cell, "__code__", None)
     return f". The cell is at {code.co_filename}:{code.co_firstlineno}" if code else ""
-
-
-def _name_constants(cell: Cell, constants: Sequence[tuple[Any, Var]]) -> None:
-    """Give constants the names under which a function closes over them, for printed programs."""
-    code, cells = getattr(cell, "__code__", None), getattr(cell, "__closure__", None)
-    if code is None or cells is None:
-        return
-    names = {}
-    for name, contents in zip(code.co_freevars, cells, strict=True):
-        try:
-            names[id(contents.cell_contents)] = name
-        except ValueError:  # not assigned yet
-            continue
-    for value, x in constants:
-        x.name = names.get(id(value))
 
 
 def _segment(checkpoint: int | str | None, length: int) -> int | None:

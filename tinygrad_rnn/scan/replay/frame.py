@@ -51,6 +51,7 @@ class Frame:
             stop = min(start + self.size, length)
             self.strips.append(self._bind(start, stop, number))
             number += stop - start
+        self.totals = Totals(plan.parts.totals, plan.parts.fixed_values, length)
         self._owners = [_owner(x) for x in (*self.arrays.values(), *self.carry)]
         self._references = [sys.getrefcount(x) for x in self._owners]
 
@@ -179,8 +180,7 @@ class Frame:
                 for arguments, position, *_ in holes:
                     arguments[position] = None
             last = [self._last(number).copy() for number in range(count)]
-            totals = Totals(plan.parts.fixed_values, self.length, lambda x: self._all(x, known))
-            sums = [totals.sum(total) for total in plan.parts.totals]
+            sums = self.totals.sums(lambda x: self._all(x, known))
         return [*last, *(self._stacked(x, known) for x in program.stacked), *sums]
 
     def _stacked(self, x: Var, known: dict[Var, Any]) -> Any:

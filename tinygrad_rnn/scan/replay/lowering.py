@@ -19,6 +19,7 @@ from tinygrad_rnn.ops.elementwise import Elementwise
 from tinygrad_rnn.ops.indexing import getitem
 from tinygrad_rnn.ops.shape import concatenate, flip, reshape, split, transpose, unstack
 from tinygrad_rnn.program import Equation, Var
+from tinygrad_rnn.scan.replay.halves import sigmoid_of_twice
 from tinygrad_rnn.scan.replay.instructions import (
     UFUNCS,
     Instruction,
@@ -54,6 +55,7 @@ class Lowering:
         self.lead = lead
         self.instructions: list[Instruction] = []
         self.reserved: dict[Var, Place] = {}
+        self.apart: set[Var] = set()  # results that must not be written over a carry
         self.broadcast: dict[tuple[Var, tuple[int, ...]], Place] = {}
         self.last_use: dict[Var, float] = {}
         for index, equation in enumerate(equations):
@@ -118,6 +120,8 @@ class Lowering:
         mine = (SCRATCH, STRIP, BEFORE) if self.lead == 0 else (STRIP,)
         if place.views or place.storage.kind not in mine:
             return False
+        if result in self.apart and place.storage.kind == BEFORE:
+            return False
         for resident in self.residents[place.storage]:
             there = self.places[resident]
             if there.overlaps(place) and self.last_use.get(resident, -1) > index:
@@ -139,7 +143,7 @@ class Lowering:
             self._several(equation)
             return
         (result,) = equation.outputs
-        if primitive is e.sigmoid:
+        if primitive in (e.sigmoid, sigmoid_of_twice):
             self._sigmoid(index, equation)
             return
         operands = [self._operand(x, equation) for x in equation.inputs]
@@ -178,7 +182,7 @@ class Lowering:
         return place
 
     def _sigmoid(self, index: int, equation: Equation) -> None:
-        """tanh(x/2)/2 + 1/2, in place."""
+        """tanh(x/2)/2 + 1/2, in place; without the first half where the weights have it."""
         (result,), (x,) = equation.outputs, equation.inputs
         half = number_like(0.5, result.dtype)
         operand = self.places[x]
@@ -186,9 +190,11 @@ class Lowering:
             out = self._settle(result, operand)
         else:
             out = self._new(result)
+        if equation.primitive is e.sigmoid:
+            self.instructions.append(Instruction(np.multiply, (operand, half), out))
+            operand = out
         self.instructions += [
-            Instruction(np.multiply, (operand, half), out),
-            Instruction(np.tanh, (out,), out),
+            Instruction(np.tanh, (operand,), out),
             Instruction(np.multiply, (out, half), out),
             Instruction(np.add, (out, half), out),
         ]

@@ -15,17 +15,18 @@ from typing import Any, NamedTuple
 
 from tinygrad_rnn.ops.elementwise import multiply
 from tinygrad_rnn.ops.lifting import lift
-from tinygrad_rnn.ops.shape import concatenate
+from tinygrad_rnn.ops.shape import concatenate, split
 from tinygrad_rnn.program import Equation, Program, Trace, Var
 from tinygrad_rnn.scan.partition import partition, stacked_flags
 from tinygrad_rnn.scan.replay import memory
 from tinygrad_rnn.scan.replay.frame import Frame
+from tinygrad_rnn.scan.replay.halves import halved
 from tinygrad_rnn.scan.replay.instructions import Instruction, copy
 from tinygrad_rnn.scan.replay.lowering import Lowering
 from tinygrad_rnn.scan.replay.memory import Place, Storage
 from tinygrad_rnn.scan.replay.merging import merged
 
-STRIP_BYTES = 1 << 19  # what before and after may touch at a time, to stay in a core's cache
+STRIP_BYTES = 1 << 22  # what before and after may touch at a time, to stay in a core's cache
 IDLE_FRAMES = 4  # kept for the next run, each for one T
 
 
@@ -40,7 +41,7 @@ class Plan:
     """A step for NumPy: `run` computes it T times."""
 
     def __init__(self, program: Program) -> None:
-        self.program = program
+        self.program, self.captured = halved(program)
         self._lock = threading.Lock()
         self._frames: list[Frame] = []
         self._strips: dict[int, Strip] = {}
@@ -50,7 +51,7 @@ class Plan:
         """The outputs of the program after `length` steps; see `interpret`, which defines them."""
         frame = self._acquire(length, reverse)
         try:
-            return frame.run(inputs)
+            return frame.run((*inputs, *self.captured))
         finally:
             frame.busy = False
 
@@ -94,10 +95,11 @@ class Plan:
         for x in self.fixed:
             self.places[x] = Storage(memory.FIXED, x.shape, x.dtype).whole()
         self._bundle_factors(ahead & in_loop - read_after - set(stacks))
-        for x in [*self.copied, *(x for e in parts.before for x in e.outputs)]:
-            if x not in self.places and x in in_loop | read_after | set(stacks):
-                self.places[x] = Storage(memory.STRIP, x.shape, x.dtype).whole()
         looked_at = read_after | set(stacks)
+        for equation in parts.before:
+            self._lay_out(equation, in_loop | looked_at)
+        for x in self.copied:
+            self.places[x] = Storage(memory.STRIP, x.shape, x.dtype).whole()
         self.history = [
             before in looked_at or after in looked_at
             for before, after in zip(program.carry, program.next_carry, strict=True)
@@ -110,6 +112,7 @@ class Plan:
         kept = {*program.next_carry, *looked_at}
         kept |= {x for x, long in zip(program.carry, self.history, strict=True) if long}
         lowering = Lowering(parts.loop, self.places, kept, memory.SCRATCH, lead=0)
+        lowering.apart = looked_at
         for x, place in zip(program.next_carry, after_places, strict=True):
             if x in made and x not in lowering.reserved:
                 lowering.reserve(x, place)
@@ -147,6 +150,22 @@ class Plan:
                 continue
             self.places[x] = Storage(kind, x.shape, x.dtype).whole()
             instructions.append(Instruction(copy, (place,), self.places[x]))
+
+    def _lay_out(self, equation: Equation, wanted: set[Var]) -> None:
+        """Give the results of an equation before the loop their places; parts stay side by side."""
+        found = [x for x in equation.outputs if x in wanted]
+        if equation.primitive is split and equation.params["axis"] == -1 and found:
+            (whole,) = equation.inputs
+            if whole not in self.places:
+                self.places[whole] = Storage(memory.STRIP, whole.shape, whole.dtype).whole()
+            start = 0
+            for x in equation.outputs:
+                self.places[x] = self.places[whole].part(start, start + x.shape[-1])
+                start += x.shape[-1]
+            return
+        for x in found:
+            if x not in self.places:
+                self.places[x] = Storage(memory.STRIP, x.shape, x.dtype).whole()
 
     def _bundle_factors(self, free: set[Var]) -> None:
         """Lay factors side by side whose products are, so that one multiplication gives all.
@@ -230,16 +249,26 @@ class Plan:
         program = Program(trace.equations, [], [], [], [], [lifted[x] for x in here])
         lowering = Lowering(program.equations, places, program.stacked, memory.STRIP, lead=1)
         made_here = {x for equation in program.equations for x in equation.outputs}
-        late = []
         for x in here:
             y = lifted[x]
-            if y in made_here and y not in lowering.reserved:
+            if y in made_here and y not in lowering.reserved and not self._is_part(x, wanted):
                 lowering.reserve(y, wanted[x])
-            else:
-                late.append(x)
         instructions = lowering.run()
-        instructions += [Instruction(copy, (places[lifted[x]],), wanted[x]) for x in late]
+        instructions += [
+            Instruction(copy, (places[lifted[x]],), wanted[x])
+            for x in here
+            if places[lifted[x]] != wanted[x]
+        ]
         return merged(instructions)
+
+    @staticmethod
+    def _is_part(x: Var, wanted: dict[Var, Place]) -> bool:
+        """Whether a value lies in what it is split from, so that nothing need be done for it."""
+        equation = x.equation
+        if equation is None or equation.primitive is not split:
+            return False
+        whole = wanted.get(equation.inputs[0])
+        return whole is not None and whole.storage is wanted[x].storage
 
     def constants(self) -> list[Var]:
         """The values that are the same at all steps: inputs, and what is computed from them."""
