@@ -58,7 +58,7 @@ from tinygrad_rnn.ops.operators import Operators as _methods
 from tinygrad_rnn.ops.operators import cat, einsum, matmul, stack, where
 from tinygrad_rnn.printing import set_printoptions
 from tinygrad_rnn.random import Generator, initial_seed, manual_seed, seed
-from tinygrad_rnn.scan import unroll
+from tinygrad_rnn.scan import explain, unroll
 from tinygrad_rnn.tensor import Tensor
 
 __version__ = "0.1.0"

@@ -34,10 +34,11 @@ class NoValueError(RuntimeError, AttributeError):
 class Var(Operators):
     """A value of a program: it has a shape and a dtype, and its values come with every run.
 
-    equation: the one that makes it, with this as output number `index`; None for an input.
+    equation: the one that makes it, with this as output number `index`, once it belongs to a
+        Program; None for an input.
     """
 
-    __slots__ = ("_device", "_dtype", "_shape", "equation", "index", "name", "owner")
+    __slots__ = ("_device", "_dtype", "_shape", "equation", "index", "name", "number", "owner")
 
     def __init__(
         self,
@@ -54,6 +55,8 @@ class Var(Operators):
         self.name = name
         self.equation: Equation | None = None
         self.index = 0
+        self.number = owner.count
+        owner.count += 1
 
     def trace(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         """Write an equation into the innermost of the traces that the operands belong to."""
@@ -183,8 +186,6 @@ class Equation:
         self.inputs = inputs
         self.outputs = outputs
         self.params = params
-        for index, output in enumerate(outputs):
-            output.equation, output.index = self, index
 
     @property
     def arity(self) -> int:
@@ -210,7 +211,8 @@ class Trace:
 
     Equal equations are written once. A Tensor, or a Var of an enclosing trace, that meets one of
     this trace's becomes a constant input; `constants` maps it to its Var.
-    As a context manager it also takes the draws of random numbers (`random.per_step`).
+    As a context manager it also takes the draws of random numbers (`creation.drawn`).
+    count: of the Vars so far, which are numbered.
     """
 
     def __init__(self) -> None:
@@ -219,7 +221,9 @@ class Trace:
         self.equations: list[Equation] = []
         self.constants: dict[int, tuple[Any, Var]] = {}
         self.draws: list[tuple[Callable[[], Sequence[Any]], list[Var]]] = []
+        self.count = 0
         self.closed = False
+        self._log: list[Hashable] = []  # inputs and equations as they came
         self._written: dict[Hashable, Any] = {}
         self._outer: list[Any] = []
 
@@ -236,6 +240,7 @@ class Trace:
     ) -> Var:
         """A new input of the dtype of `like`, and of its shape unless another is given."""
         sizes = tuple(like.shape) if shape is None else shape
+        self._log.append((sizes, like.dtype))
         return Var(self, sizes, like.dtype, _device(like), name)
 
     def constant(self, value: Any) -> Var:
@@ -251,7 +256,22 @@ class Trace:
         """Vars for arrays that `sample()` draws anew for every step; forms: (shape, dtype) each."""
         drawn = [Var(self, shape, np.dtype(dtype), name="drawn") for shape, dtype in forms]
         self.draws.append((sample, drawn))
+        self._log.append(("drawn", *((x.shape, x.dtype) for x in drawn)))
         return drawn
+
+    def close(self) -> tuple[list[Equation], list[tuple[Any, Var]]]:
+        """Write no more; hand over the equations, and the constants with their Vars.
+
+        Nothing of them stays here, so a trace that led to nothing new goes without a collector.
+        """
+        found = self.equations, list(self.constants.values())
+        self.closed = True
+        self.equations, self.constants, self._written = [], {}, {}
+        return found
+
+    def signature(self, outputs: Iterable[Var]) -> Hashable:
+        """Equal for two traces that wrote the same with these outputs; None if unknown."""
+        return None if None in self._log else (*self._log, *(x.number for x in outputs))
 
     def record(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         """Write an equation, unless it stands there already; give its outputs."""
@@ -267,34 +287,31 @@ class Trace:
         for arg in args:
             if type(arg) is Var and arg.owner is self:
                 inputs.append(arg)
-                marks.append(id(arg))
+                marks.append(arg.number)
             elif isinstance(arg, Tracer) or backend.is_array(arg):
                 inputs.append(self.constant(arg))
-                marks.append(id(inputs[-1]))
+                marks.append(inputs[-1].number)
             else:
                 number = arg.item() if isinstance(arg, np.generic) else arg
                 inputs.append(number)
                 marks.append((type(number), repr(number)))
         frozen = freeze(params) if params else ()
         key = None if frozen is None else (primitive, frozen, *marks)
-        outputs = self._written.get(key) if key is not None else None
-        if outputs is None:
-            outputs = self._write(primitive, inputs, params, frozen)
-            if key is not None:
-                self._written[key] = outputs
-        return outputs
-
-    def _write(
-        self, primitive: Primitive, inputs: list[Any], params: dict[str, Any], frozen: Hashable
-    ) -> Any:
+        if key is not None and key in self._written:
+            return self._written[key]
         forms, several, convert = _forms_of(primitive, inputs, params, frozen)
         if convert:
             stand_ins = [_ones(x) for x in inputs]
-            return primitive(*in_one_dtype(primitive, tuple(inputs), stand_ins), **params)
-        place = next((x.device for x in inputs if type(x) is Var), backend.CPU)
-        outputs = [Var(self, shape, dtype, place) for shape, dtype in forms]
-        self.equations.append(Equation(primitive, inputs, outputs, params))
-        return outputs if several else outputs[0]
+            made = primitive(*in_one_dtype(primitive, tuple(inputs), stand_ins), **params)
+        else:
+            place = next(x._device for x in inputs if type(x) is Var)
+            outputs = [Var(self, shape, dtype, place) for shape, dtype in forms]
+            self.equations.append(Equation(primitive, inputs, outputs, params))
+            self._log.append(key)
+            made = outputs if several else outputs[0]
+        if key is not None:
+            self._written[key] = made
+        return made
 
 
 def freeze(value: Any) -> Any:
@@ -334,7 +351,7 @@ def _forms_of(
     key = None
     if frozen is not None:
         operands = tuple(
-            (x.shape, x.dtype) if type(x) is Var else (type(x), repr(x)) for x in inputs
+            (x._shape, x._dtype) if type(x) is Var else (type(x), repr(x)) for x in inputs
         )
         key = (primitive, frozen, operands)
         known = _forms.get(key)
@@ -401,7 +418,11 @@ class Program:
         self.next_carry = list(next_carry)
         self.stacked = list(stacked)
         self.summed = list(summed)
-        self.equations = _needed(equations, self.outputs)
+        self.equations = list(equations)
+        for equation in self.equations:
+            for index, output in enumerate(equation.outputs):
+                output.equation, output.index = equation, index
+        self.equations = _needed(self.equations, self.outputs)
 
     @property
     def inputs(self) -> list[Var]:
@@ -431,31 +452,6 @@ class Program:
             stacked,
             self.summed,
         )
-
-    def key(self) -> Hashable:
-        """Equal for two programs that compute the same in the same way; None if unknown."""
-        number: dict[Var, int] = {}
-        for var in self.inputs:
-            number[var] = len(number)
-        lines: list[Hashable] = [
-            (len(self.carry), len(self.sequences), len(self.constants)),
-            tuple((x.shape, x.dtype) for x in self.inputs),
-        ]
-        for equation in self.equations:
-            frozen = freeze(equation.params) if equation.params else ()
-            if frozen is None:
-                return None
-            operands = tuple(
-                number[x] if type(x) is Var else (type(x), repr(x)) for x in equation.inputs
-            )
-            lines.append((equation.primitive, frozen, operands))
-            for output in equation.outputs:
-                number[output] = len(number)
-        lines += [
-            tuple(number[x] for x in outputs)
-            for outputs in (self.next_carry, self.stacked, self.summed)
-        ]
-        return tuple(lines)
 
     def evaluate(self, values: Mapping[Var, Any]) -> dict[Var, Any]:
         """One step on given values of the inputs, of any kind: the values of all variables."""

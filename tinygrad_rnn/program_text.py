@@ -17,7 +17,8 @@ import numpy as np
 
 from tinygrad_rnn.backend import device, is_array
 
-WIDTH = 96  # where lists of inputs are continued on the next line
+WIDTH = 96  # where a list of values goes on in the next line
+LONG = 60  # an equation longer than this does not push the shapes of all others to the right
 
 _INFIX = {
     "add": "+",
@@ -46,16 +47,20 @@ def program_text(program: Any) -> str:
 
     A dtype is shown where it is not that of the first carry. `v -> h`: the next step's h is v.
     """
-    names, usual = names_of(program), usual_dtype(program)
+    names, usual = names_of(program.variables), usual_dtype(program)
     rows = [equation_row(equation, names, usual) for equation in program.equations]
-    return "\n".join([*input_lines(program, names), *columns(rows), *output_lines(program, names)])
+    summed = labelled("summed", [names[x] for x in program.summed])
+    lines = input_lines(program, names) + columns(rows) + output_lines(program, names) + summed
+    return "\n".join(lines)
 
 
-def names_of(program: Any, known: Mapping[Any, str] = MappingProxyType({})) -> dict[Any, str]:
-    """A name for every value, no two alike: its own if it has one, else a number.
+def names_of(
+    variables: Iterable[Any], known: Mapping[Any, str] = MappingProxyType({})
+) -> dict[Any, str]:
+    """A name for every value, no two alike: its own if it has one, else a number, in order.
 
     Results are numbered v1, v2, …, inputs without a name c1, c2, …
-    known: names given already, to values of this program or of another; new ones differ from them.
+    known: names given already, to some of these values or to others; new ones differ from them.
     """
     names = dict(known)
     taken = set(names.values())
@@ -64,7 +69,7 @@ def names_of(program: Any, known: Mapping[Any, str] = MappingProxyType({})) -> d
         names[x] = next(text for text in candidates if text not in taken)
         taken.add(names[x])
 
-    variables = [x for x in program.variables if x not in names]
+    variables = [x for x in variables if x not in names]
     for x in variables:
         if x.name is not None:
             name(x, _alternatives(x.name))
@@ -104,31 +109,14 @@ def input_lines(program: Any, names: Mapping[Any, str]) -> list[str]:
     ]
 
 
-def output_lines(
-    program: Any,
-    names: Mapping[Any, str],
-    stacked: Sequence[str] = (),
-    summed: Sequence[str] = (),
-) -> list[str]:
-    """The outputs by kind; stacked, summed: what they are called outside, if anything."""
-    carry = [names[x] for x in program.carry]
-    kinds = (
-        ("next carry", program.next_carry, carry),
-        ("stacked", program.stacked, stacked),
-        ("summed", program.summed, summed),
-    )
-    return [
-        line
-        for label, outputs, outside in kinds
-        for line in labelled(label, arrows([names[x] for x in outputs], outside))
-    ]
-
-
-def arrows(values: Sequence[str], outside: Sequence[str]) -> list[str]:
-    """`value -> name` for each, or the values alone where there are no names."""
-    if not outside:
-        return list(values)
-    return [f"{value} -> {name}" for value, name in zip(values, outside, strict=True)]
+def output_lines(program: Any, names: Mapping[Any, str], outside: Sequence[str] = ()) -> list[str]:
+    """The next carry, as `value -> carry`, and what is stacked, as `value -> outside` if given."""
+    stacked = [names[x] for x in program.stacked]
+    if outside:
+        stacked = [f"{value} -> {name}" for value, name in zip(stacked, outside, strict=True)]
+    pairs = zip(program.next_carry, program.carry, strict=True)
+    carry = [f"{names[after]} -> {names[before]}" for after, before in pairs]
+    return [*labelled("next carry", carry), *labelled("stacked", stacked)]
 
 
 def labelled(label: str, entries: Iterable[str]) -> list[str]:
@@ -153,7 +141,7 @@ def columns(rows: Sequence[tuple[str, str]], width: int | None = None) -> list[s
 
 def column_width(rows: Sequence[tuple[str, str]]) -> int:
     """The width of the first column: that of its longest text, but for a few very long ones."""
-    return max((len(left) for left, _ in rows if len(left) <= WIDTH // 2), default=0)
+    return max((len(left) for left, _ in rows if len(left) <= LONG), default=0)
 
 
 def equation_row(equation: Any, names: Mapping[Any, str], usual: Any) -> tuple[str, str]:

@@ -4,8 +4,9 @@ A cell is any function `cell(x, h) -> (y, h)`. Read trees.py (tuples of tensors 
 unroll.py (what a recurrence is).
 """
 
+from tinygrad_rnn.scan.explain import explain
 from tinygrad_rnn.scan.recurrence import forget
 from tinygrad_rnn.scan.scan import scan
 from tinygrad_rnn.scan.unroll import Cell, unroll
 
-__all__ = ["Cell", "forget", "scan", "unroll"]
+__all__ = ["Cell", "explain", "forget", "scan", "unroll"]

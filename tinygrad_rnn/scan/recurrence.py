@@ -14,7 +14,7 @@ Read pullback.py first, then this file; what runs the loop is in replay/ and int
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ class Recurrence(Primitive):
             pullback = pull_back(program, given or (True,) * len(program.outputs), wanted)
             missing = [x for x in pullback.reads if x not in self._at_hand()]
             self._keeping[key] = (
-                recurrence_of(program.with_stacked(program.stacked + missing)) if missing else self
+                Recurrence(program.with_stacked(program.stacked + missing)) if missing else self
             )
         return self._keeping[key]
 
@@ -129,7 +129,7 @@ class Recurrence(Primitive):
         key = given, wanted
         if key not in self._pullbacks:
             pullback = pull_back(self.program, given, wanted)
-            self._pullbacks[key] = pullback, recurrence_of(gather_factors(pullback.program))
+            self._pullbacks[key] = pullback, Recurrence(gather_factors(pullback.program))
         return self._pullbacks[key]
 
 
@@ -138,13 +138,17 @@ _lock = threading.Lock()
 _LIMIT = 256  # steps of different forms to remember
 
 
-def recurrence_of(program: Program) -> Recurrence:
-    """The Recurrence of a program; for an equal one the same, with all that it has worked out."""
-    key = program.key()
+def recurrence_of(key: Hashable, program: Callable[[], Program]) -> Recurrence:
+    """The Recurrence known under a key, with all it has worked out; else that of `program()`.
+
+    key: None for a program that has none, which is not remembered.
+    """
     if key is None:
-        return Recurrence(program)
+        return Recurrence(program())
     with _lock:
-        found = _known.pop(key, None) or Recurrence(program)
+        found = _known.pop(key, None)
+        if found is None:
+            found = Recurrence(program())
         _known[key] = found  # the last used stands last
         if len(_known) > _LIMIT:
             del _known[next(iter(_known))]

@@ -9,8 +9,8 @@ recurrence.py after it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -76,7 +76,7 @@ def scan(
     segment = _segment(checkpoint, length) if length else None
     step = trace_step(cell, xs, h0)
     sequences += _drawn(step, length, reverse)
-    recur = recurrence_of(step.program)
+    recur = recurrence_of(step.signature, step.program)
     if segment is not None:
         outputs = _in_segments(recur, states, sequences, step.constants, segment, reverse)
     else:
@@ -85,26 +85,51 @@ def scan(
             recur = recur.keeping(tuple(x.requires_grad for x in inputs))
         outputs = recur(*inputs, length=length, reverse=reverse)
     count = len(states)
-    ys = outputs[count : count + len(step.program.stacked)]
+    ys = outputs[count : count + len(step.stacked)]
     return trees.rebuild(step.output, ys), trees.rebuild(h0, outputs[:count])
 
 
-class Step(NamedTuple):
+class Step:
     """A cell, written down.
 
-    program: what it computes. constants: the Tensors from outside that it uses.
-    draws: how the random numbers of a step are drawn; they are the last of the sequences.
-    output: a tree of the form of y.
+    constants: the Tensors from outside that it uses. output: a tree of the form of y.
+    signature: equal for steps that compute the same, whatever the tensors; None if unknown.
     """
 
-    program: Program
-    constants: list[Any]
-    draws: list[tuple[Callable[[], Sequence[Any]], list[Var]]]
-    output: Tree
+    def __init__(
+        self,
+        trace: Trace,
+        carry: Sequence[Var],
+        sequences: Sequence[Var],
+        next_carry: Sequence[Var],
+        stacked: Sequence[Var],
+        output: Tree,
+    ) -> None:
+        self.draws, self.output = trace.draws, output
+        self.carry, self.sequences = carry, sequences
+        self.next_carry, self.stacked = next_carry, stacked
+        kinds = len(carry), len(sequences), len(stacked)
+        written = trace.signature((*next_carry, *stacked))
+        self.signature: Hashable = None if written is None else (kinds, written)
+        self._equations, found = trace.close()
+        self.constants = [x if isinstance(x, Tracer) else Tensor(x) for x, _ in found]
+        self._constants = [x for _, x in found]
+
+    def program(self) -> Program:
+        """What the step computes. What it draws at random are the last of the sequences."""
+        drawn = [x for _, several in self.draws for x in several]
+        return Program(
+            self._equations,
+            self.carry,
+            [*self.sequences, *drawn],
+            self._constants,
+            self.next_carry,
+            self.stacked,
+        )
 
 
 def trace_step(cell: Cell, xs: Tree, h0: Tree) -> Step:
-    """Run the cell once, on Vars, and give what it computes as a Program."""
+    """Run the cell once, on Vars, and give what it computes."""
     trace = Trace()
     carry = [trace.input(x, name) for x, name in trees.named(h0, "h")]
     sequences = [trace.input(x, name, x.shape[1:]) for x, name in trees.named(xs, "x")]
@@ -123,14 +148,7 @@ def trace_step(cell: Cell, xs: Tree, h0: Tree) -> Step:
                 "step must keep the dtype of its state. Convert the initial state, h0.to(dtype), "
                 f"or what is mixed with it{_where(cell)}"
             )
-    trace.closed = True
-    drawn = [x for _, several in trace.draws for x in several]
-    found = list(trace.constants.values())
-    program = Program(
-        trace.equations, carry, sequences + drawn, [x for _, x in found], after, stacked
-    )
-    values = [x if isinstance(x, Tracer) else Tensor(x) for x, _ in found]
-    return Step(program, values, trace.draws, y)
+    return Step(trace, carry, sequences, after, stacked, y)
 
 
 def _own(trace: Trace, x: Any) -> Var:
@@ -198,5 +216,5 @@ def _drawn(step: Step, length: int, reverse: bool) -> list[Any]:
 
     if current.trace is not None:  # a scan inside the step of another
         return list(current.trace.draw(sample, forms))
-    device = step.program.inputs[0].device
+    device = step.carry[0].device
     return [Tensor(array, device=device) for array in sample()]

@@ -51,6 +51,10 @@ class Frame:
             stop = min(start + self.size, length)
             self.strips.append(self._bind(start, stop, number))
             number += stop - start
+        self.fixed = [
+            (x, x.number) for x in self.arrays if x.kind == memory.FIXED and x.number >= 0
+        ]
+        self.fixed += [(x, n) for (n, _), x in plan.spread.items() if x in self.arrays]
         self.totals = Totals(plan.parts.totals, plan.parts.fixed_values, length)
         self._owners = [_owner(x) for x in (*self.arrays.values(), *self.carry)]
         self._references = [sys.getrefcount(x) for x in self._owners]
@@ -159,13 +163,8 @@ class Frame:
                 several = made if type(made) is list else [made]
                 known.update(zip(equation.outputs, map(np.asarray, several), strict=True))
             constants = [known[x] for x in plan.constants()]
-            for x in plan.fixed:
-                storage = plan.places[x].storage
-                if storage in self.arrays:
-                    np.copyto(self.arrays[storage], known[x])
-            for (x, _), place in plan.broadcast.items():
-                if place.storage in self.arrays:
-                    np.copyto(self.arrays[place.storage], known[x])
+            for storage, number in self.fixed:
+                np.copyto(self.arrays[storage], constants[number])
             for number in range(count):
                 np.copyto(self._first(number), inputs[number])
             for calls, holes in self.strips:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -27,9 +27,20 @@ from tinygrad_rnn.scan.replay.instructions import (
     function_of,
     number_like,
 )
-from tinygrad_rnn.scan.replay.memory import BEFORE, FIXED, SCRATCH, STRIP, Place, Storage, allocate
+from tinygrad_rnn.scan.replay.memory import (
+    BEFORE,
+    CONSTANT,
+    FIXED,
+    SCRATCH,
+    STRIP,
+    Place,
+    Storage,
+    allocate,
+)
 
 _FOREVER = math.inf
+#: Fixed values in the shape of a whole step's value: (number of the constant, shape) -> memory.
+Spread: TypeAlias = dict[tuple[int, tuple[int, ...]], Storage]
 
 
 class Lowering:
@@ -39,6 +50,7 @@ class Lowering:
     lead: the axes of the values that a Storage's shape does not count: 0 in the loop, where each
         value is that of one step, 1 around it, where values are those of a strip of steps.
     places: where each value is; holds the inputs' at the start.
+    spread: collects the fixed values that are wanted in the shape of a whole step's value.
     """
 
     def __init__(
@@ -48,6 +60,7 @@ class Lowering:
         kept: Iterable[Var],
         temporary: str,
         lead: int,
+        spread: Spread,
     ) -> None:
         self.equations = equations
         self.places = places
@@ -56,7 +69,7 @@ class Lowering:
         self.instructions: list[Instruction] = []
         self.reserved: dict[Var, Place] = {}
         self.apart: set[Var] = set()  # results that must not be written over a carry
-        self.broadcast: dict[tuple[Var, tuple[int, ...]], Place] = {}
+        self.spread = spread
         self.last_use: dict[Var, float] = {}
         for index, equation in enumerate(equations):
             for x in equation.variables:
@@ -162,24 +175,22 @@ class Lowering:
         self.instructions.append(Instruction(function, tuple(operands), out))
 
     def _operand(self, x: Any, equation: Equation) -> Any:
-        """The place of an operand; of a constant that is broadcast at every step, a full copy."""
+        """The place of an operand; of one that would be broadcast at every step, a full copy.
+
+        Broadcasting along the innermost axis, as of a bias, takes many times as long.
+        """
         if type(x) is not Var:
             like = next((y.dtype for y in equation.variables if y.dtype.kind == "f"), None)
             return x if like is None else number_like(x, like)
         place = self.places[x]
-        shape = equation.outputs[0].shape
-        if (
-            place.storage.kind == FIXED
-            and self.lead == 0
-            and isinstance(equation.primitive, Elementwise)
-            and len(x.shape) > 0
-            and x.shape != shape
-        ):
-            key = x, shape
-            if key not in self.broadcast:
-                self.broadcast[key] = Storage(FIXED, shape, x.dtype).whole()
-            return self.broadcast[key]
-        return place
+        shape = equation.outputs[0].shape[self.lead :]
+        small = place.storage.kind in (FIXED, CONSTANT) and x.shape not in ((), shape)
+        if not small or not isinstance(equation.primitive, Elementwise):
+            return place
+        key = place.storage.number, shape
+        if key not in self.spread:
+            self.spread[key] = Storage(FIXED, shape, x.dtype)
+        return self.spread[key].whole()
 
     def _sigmoid(self, index: int, equation: Equation) -> None:
         """tanh(x/2)/2 + 1/2, in place; without the first half where the weights have it."""

@@ -13,16 +13,15 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tinygrad_rnn.ops.elementwise import multiply
 from tinygrad_rnn.ops.lifting import lift
-from tinygrad_rnn.ops.shape import concatenate, split
+from tinygrad_rnn.ops.shape import split
 from tinygrad_rnn.program import Equation, Program, Trace, Var
 from tinygrad_rnn.scan.partition import partition, stacked_flags
 from tinygrad_rnn.scan.replay import memory
 from tinygrad_rnn.scan.replay.frame import Frame
 from tinygrad_rnn.scan.replay.halves import halved
 from tinygrad_rnn.scan.replay.instructions import Instruction, copy
-from tinygrad_rnn.scan.replay.lowering import Lowering
+from tinygrad_rnn.scan.replay.lowering import Lowering, Spread
 from tinygrad_rnn.scan.replay.memory import Place, Storage
 from tinygrad_rnn.scan.replay.merging import merged
 
@@ -90,11 +89,10 @@ class Plan:
 
         #: Where each value is that more than one part of the step looks at.
         self.places: dict[Var, Place] = {}
-        self.fixed = [x for x in self.constants() if x in in_loop]
         self.copied = [x for x in program.sequences if x in in_loop]
-        for x in self.fixed:
-            self.places[x] = Storage(memory.FIXED, x.shape, x.dtype).whole()
-        self._bundle_factors(ahead & in_loop - read_after - set(stacks))
+        for number, x in enumerate(self.constants()):
+            if x in in_loop:
+                self.places[x] = Storage(memory.FIXED, x.shape, x.dtype, number).whole()
         looked_at = read_after | set(stacks)
         for equation in parts.before:
             self._lay_out(equation, in_loop | looked_at)
@@ -111,13 +109,13 @@ class Plan:
 
         kept = {*program.next_carry, *looked_at}
         kept |= {x for x, long in zip(program.carry, self.history, strict=True) if long}
-        lowering = Lowering(parts.loop, self.places, kept, memory.SCRATCH, lead=0)
+        self.spread: Spread = {}
+        lowering = Lowering(parts.loop, self.places, kept, memory.SCRATCH, 0, self.spread)
         lowering.apart = looked_at
         for x, place in zip(program.next_carry, after_places, strict=True):
             if x in made and x not in lowering.reserved:
                 lowering.reserve(x, place)
         instructions = lowering.run()
-        self.broadcast = lowering.broadcast
         for x, place in zip(program.next_carry, after_places, strict=True):
             if self.places[x] != place:
                 instructions.append(Instruction(copy, (self.places[x],), place))
@@ -166,35 +164,6 @@ class Plan:
         for x in found:
             if x not in self.places:
                 self.places[x] = Storage(memory.STRIP, x.shape, x.dtype).whole()
-
-    def _bundle_factors(self, free: set[Var]) -> None:
-        """Lay factors side by side whose products are, so that one multiplication gives all.
-
-        Where neighbouring parts of a concatenation are products of one value in the loop with
-        values from before it, those values get neighbouring places.
-        """
-        for equation in self.parts.loop:
-            if equation.primitive is not concatenate or equation.params["axis"] != -1:
-                continue
-            group: dict[Var, None] = {}
-            shared = None
-            for x in [*equation.inputs, None]:
-                common, factor = _product(x, free - set(self.places))
-                if group and (common is not shared or factor is None or factor in group):
-                    self._side_by_side(list(group))
-                    group = {}
-                shared = common
-                if factor is not None:
-                    group[factor] = None
-
-    def _side_by_side(self, values: list[Var]) -> None:
-        *lead, _ = values[0].shape
-        width = sum(x.shape[-1] for x in values)
-        bundle = Storage(memory.STRIP, (*lead, width), values[0].dtype)
-        start = 0
-        for x in values:
-            self.places[x] = Place(bundle, start, start + x.shape[-1], ())
-            start += x.shape[-1]
 
     # Before and after.
 
@@ -247,7 +216,9 @@ class Plan:
             lifted.update(zip(equation.outputs, several, strict=True))
         here = [x for x in wanted if x in lifted]
         program = Program(trace.equations, [], [], [], [], [lifted[x] for x in here])
-        lowering = Lowering(program.equations, places, program.stacked, memory.STRIP, lead=1)
+        lowering = Lowering(
+            program.equations, places, program.stacked, memory.STRIP, 1, self.spread
+        )
         made_here = {x for equation in program.equations for x in equation.outputs}
         for x in here:
             y = lifted[x]
@@ -284,17 +255,3 @@ class Plan:
 
 
 _WRITTEN = (memory.STRIP, memory.STACK)
-
-
-def _product(x: Any, free: set[Var]) -> tuple[Var | None, Var | None]:
-    """(in the loop, factor) of a product with a value that may be laid out freely."""
-    equation = x.equation if type(x) is Var else None
-    if equation is None or equation.primitive is not multiply:
-        return None, None
-    for factor, other in (equation.inputs, equation.inputs[::-1]):
-        if type(factor) is not Var or type(other) is not Var:
-            continue
-        alike = factor.shape == other.shape == x.shape
-        if alike and factor in free and other not in free:
-            return other, factor
-    return None, None
