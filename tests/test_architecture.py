@@ -28,6 +28,7 @@ FLOORS = {
     "writing.py": 2,
     "tensor.py": 2,
     "creation.py": 2,
+    "program_text.py": 2,
     "program.py": 2,
     "cuda.py": 3,
     "autograd/": 3,

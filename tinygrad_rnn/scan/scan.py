@@ -216,5 +216,5 @@ def _drawn(step: Step, length: int, reverse: bool) -> list[Any]:
 
     if current.trace is not None:  # a scan inside the step of another
         return list(current.trace.draw(sample, forms))
-    device = step.carry[0].device
+    device = step.sequences[0].device
     return [Tensor(array, device=device) for array in sample()]
