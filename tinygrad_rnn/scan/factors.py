@@ -3,7 +3,7 @@
 Everything in it is linear in that cotangent, and much of it is products: (dc * g) * (i * (1 - i)).
 Gathered as dc * (g * (i * (1 - i))), the second factor no longer depends on the state, and leaves
 the loop. So a value is carried along as base * factor and multiplied out only where it must be;
-multiples of one base add up to a multiple of that base: dh + -(dh * z) = dh * (1 + -z).
+multiples of one base add up to a multiple of that base: dh + -(dh * z) = dh * (1 - z).
 Read pullback.py before this file.
 """
 
@@ -16,13 +16,14 @@ from tinygrad_rnn.program import Equation, Program, Trace, Var
 
 
 class Multiple(NamedTuple):
-    """base * factor, not yet multiplied: the base depends on the carry, the factor does not.
+    """± base * factor, not yet multiplied: the base depends on the carry, the factor does not.
 
     factor: a Var, a number, or None for 1.
     """
 
     base: Var
     factor: Any = None
+    minus: bool = False
 
 
 def gather_factors(program: Program) -> Program:
@@ -81,18 +82,17 @@ class _Gathering:
         if base.shape != shape or any(x.base is not base for x in multiples):
             return None
         if primitive is negative:
-            return Multiple(base, -_number(operands[0].factor))
+            return operands[0]._replace(minus=not operands[0].minus)
         if primitive is multiply and len(multiples) == 1:
             (other,) = (x for x in operands if type(x) is not Multiple)
             if type(other) is Var and other.dtype != base.dtype:  # a mask: True + True is True
                 other = cast(other, dtype=base.dtype, source=other.dtype)
             factor = multiples[0].factor
-            return Multiple(base, other if factor is None else factor * other)
+            return multiples[0]._replace(factor=other if factor is None else factor * other)
         if primitive is divide and type(operands[0]) is Multiple and len(multiples) == 1:
-            return Multiple(base, _number(operands[0].factor) / operands[1])
+            return operands[0]._replace(factor=_number(operands[0].factor) / operands[1])
         if primitive in (add, subtract) and len(multiples) == 2:
-            a, b = (_number(x.factor) for x in multiples)
-            return Multiple(base, a + b if primitive is add else a - b)
+            return _sum(*multiples, subtracted=primitive is subtract)
         return None
 
     def multiplied_out(self, x: Any) -> Any:
@@ -103,11 +103,19 @@ class _Gathering:
         if type(value) is not Multiple:
             return value
         if value.factor is None:
-            return value.base
+            return -value.base if value.minus else value.base
         if x not in self.products:
-            self.products[x] = value.base * value.factor
+            self.products[x] = value.base * (-value.factor if value.minus else value.factor)
         return self.products[x]
 
 
+def _sum(a: Multiple, b: Multiple, subtracted: bool) -> Multiple:
+    """a + b, or a - b, of one base."""
+    x, y = _number(a.factor), _number(b.factor)
+    if a.minus == (b.minus != subtracted):
+        return Multiple(a.base, x + y, a.minus)
+    return Multiple(a.base, y - x if a.minus else x - y)
+
+
 def _number(factor: Any) -> Any:
-    return 1.0 if factor is None else factor
+    return 1 if factor is None else factor
