@@ -21,14 +21,25 @@ from tinygrad_rnn.autodiff import Edge
 from tinygrad_rnn.graph import user_line
 from tinygrad_rnn.modes import current
 from tinygrad_rnn.ops.elementwise import detach
+from tinygrad_rnn.ops.indexing import nonzero
 from tinygrad_rnn.ops.operators import Operators
 from tinygrad_rnn.ops.primitive import Primitive, Tracer, describe
+from tinygrad_rnn.ops.reduction import unique
 from tinygrad_rnn.program_text import program_text
 from tinygrad_rnn.promotion import in_one_dtype, must_convert
 
 
 class NoValueError(RuntimeError, AttributeError):
     """A cell asked for a value while its step was being written down."""
+
+
+def refuse(what: str) -> NoReturn:
+    """Raise NoValueError: the cell does `what`, in this line, for which it would need values."""
+    raise NoValueError(
+        f"scan: the cell {what} at {user_line()}\nscan runs a cell once, without values, and "
+        "then repeats what it wrote down. Express it with tensors (torch.where chooses value "
+        "by value), or use unroll(cell, xs, h0), which runs the cell at every step"
+    )
 
 
 class Var(Operators):
@@ -39,6 +50,7 @@ class Var(Operators):
     """
 
     __slots__ = ("_device", "_dtype", "_shape", "equation", "index", "name", "number", "owner")
+    __array_ufunc__ = None  # `ndarray * var` then calls Var.__rmul__, as for a Tensor
 
     def __init__(
         self,
@@ -122,49 +134,54 @@ class Var(Operators):
     # What needs a value, which a step that is only being written down does not have.
 
     def __bool__(self) -> bool:
-        self._refuse("branches on a value of the step (if, while, and, or, not)")
+        refuse("branches on a value of the step (if, while, and, or, not)")
 
     def __float__(self) -> float:
-        self._refuse("turns a value of the step into a Python number")
+        refuse("turns a value of the step into a Python number")
 
     def __int__(self) -> int:
-        self._refuse("turns a value of the step into a Python number")
+        refuse("turns a value of the step into a Python number")
 
     __index__ = __int__
 
     def item(self) -> Any:
         """Raise: there is no value yet."""
-        self._refuse("turns a value of the step into a Python number (item)")
+        refuse("turns a value of the step into a Python number (item)")
 
     def tolist(self) -> Any:
         """Raise: there is no value yet."""
-        self._refuse("turns a value of the step into Python numbers (tolist)")
+        refuse("turns a value of the step into Python numbers (tolist)")
 
     def numpy(self) -> Any:
         """Raise: there is no value yet."""
-        self._refuse("turns a value of the step into a NumPy array")
+        refuse("turns a value of the step into a NumPy array")
 
     @property
     def array(self) -> Any:
         """Raise: there is no value yet."""
-        self._refuse("asks for the array behind a value of the step, or indexes with one")
+        refuse("asks for the array behind a value of the step, or indexes with one")
 
     def __array__(self, *_args: Any, **_kwargs: Any) -> Any:
-        self._refuse("hands a value of the step to NumPy")
+        refuse("hands a value of the step to NumPy")
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._refuse("assigns into a value of the step; torch.where makes a new one instead")
+        refuse("assigns into a value of the step; torch.where makes a new one instead")
 
     def backward(self, *_args: Any, **_kwargs: Any) -> None:
         """Raise: the backward pass is that of the whole sequence."""
-        self._refuse("calls backward inside the step")
+        refuse("calls backward inside the step")
 
-    def _refuse(self, what: str) -> NoReturn:
-        raise NoValueError(
-            f"scan: the cell {what} at {user_line()}\nscan runs a cell once, without values, and "
-            "then repeats what it wrote down. Express it with tensors (torch.where chooses value "
-            "by value), or use unroll(cell, xs, h0), which runs the cell at every step"
-        )
+    def __format__(self, spec: str) -> str:
+        if spec:
+            refuse("formats a value of the step as a number")
+        return repr(self)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):  # Python and NumPy look whether it is there
+            raise AttributeError(f"Var has no attribute {name}")
+        if name.endswith("_"):
+            refuse(f"changes a value of the step in place ({name})")
+        refuse(f"uses .{name}, which a value of the step does not have,")
 
 
 class Equation:
@@ -234,6 +251,7 @@ class Trace:
 
     def __exit__(self, *exc_info: object) -> None:
         current.trace = self._outer.pop()
+        self.closed = True
 
     def input(
         self, like: Any, name: str | None = None, shape: tuple[int, ...] | None = None
@@ -247,6 +265,8 @@ class Trace:
         """The input that stands for a value from outside: a Tensor, an array, an outer Var."""
         found = self.constants.get(id(value))
         if found is None:
+            if type(value) is Var and value.owner.closed:
+                _refuse_old("what scan writes down")
             found = self.constants[id(value)] = (value, self.input(value))
         return found[1]
 
@@ -276,12 +296,9 @@ class Trace:
     def record(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         """Write an equation, unless it stands there already; give its outputs."""
         if self.closed:
-            raise RuntimeError(
-                f"scan: {primitive.name}, at {user_line()}, gets a value of a step that scan had "
-                "written down earlier: the cell let it out, by way of an attribute, a list or a "
-                "global variable. What a step computes has no value outside it: return it as part "
-                "of the output y or of the state h, or use unroll(cell, xs, h0)"
-            )
+            _refuse_old(primitive.name)
+        if primitive in _SHAPED_BY_VALUES:
+            refuse(f"uses {primitive.name}, whose result has a shape that depends on the values,")
         inputs: list[Any] = []
         marks: list[Hashable] = []
         for arg in args:
@@ -314,6 +331,15 @@ class Trace:
         return made
 
 
+def _refuse_old(what: str) -> NoReturn:
+    raise RuntimeError(
+        f"scan: {what}, at {user_line()}, gets a value of a step that scan had written down "
+        "earlier: the cell let it out, by way of an attribute, a list or a global variable. What a "
+        "step computes has no value outside it: return it as part of the output y or of the state "
+        "h, or use unroll(cell, xs, h0)"
+    )
+
+
 def freeze(value: Any) -> Any:
     """A parameter as something that can be compared and hashed; None if it cannot be."""
     kind = type(value)
@@ -336,6 +362,9 @@ def freeze(value: Any) -> Any:
         return None
     return (kind, value)
 
+
+#: Operations whose results cannot be written down without values.
+_SHAPED_BY_VALUES = {nonzero, unique}
 
 _forms: dict[Hashable, Any] = {}
 _forms_lock = threading.Lock()

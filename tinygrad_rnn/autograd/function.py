@@ -20,6 +20,7 @@ from tinygrad_rnn.backend import namespace
 from tinygrad_rnn.graph import Node
 from tinygrad_rnn.modes import is_grad_enabled, no_grad
 from tinygrad_rnn.ops.primitive import Primitive
+from tinygrad_rnn.program import Var, refuse
 from tinygrad_rnn.tensor import Tensor, wrap
 
 
@@ -118,7 +119,14 @@ class Function:
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
-        """Run forward on the arguments, and record backward as the derivative."""
+        """Run forward on the arguments, and record backward as the derivative.
+
+        Raises RuntimeError in the step of a `scan`, whose pullback is made of known rules.
+        """
+        if any(type(arg) is Var for arg in args):
+            refuse(
+                f"applies {cls.__name__}, which has a backward of its own, to a value of the step"
+            )
         needed = tuple(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
         ctx = FunctionCtx(needed)
         with no_grad():

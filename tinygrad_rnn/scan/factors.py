@@ -92,7 +92,7 @@ class _Gathering:
         if primitive is divide and type(operands[0]) is Multiple and len(multiples) == 1:
             return operands[0]._replace(factor=_number(operands[0].factor) / operands[1])
         if primitive in (add, subtract) and len(multiples) == 2:
-            return _sum(*multiples, subtracted=primitive is subtract)
+            return _sum(multiples[0], multiples[1], primitive is subtract)
         return None
 
     def multiplied_out(self, x: Any) -> Any:

@@ -25,7 +25,7 @@ from tinygrad_rnn.program import Program, Var
 from tinygrad_rnn.scan.factors import gather_factors
 from tinygrad_rnn.scan.interpret import interpret
 from tinygrad_rnn.scan.pullback import Pullback, pull_back
-from tinygrad_rnn.scan.replay import Plan
+from tinygrad_rnn.scan.replay import Plan, pool
 
 
 class Recurrence(Primitive):
@@ -159,3 +159,4 @@ def forget() -> None:
     """Forget what scans have worked out so far, and give back the memory kept for the next run."""
     with _lock:
         _known.clear()
+    pool.clear()

@@ -73,11 +73,11 @@ def scan(
     states = trees.leaves(h0, "scan: h0")
     sequences = trees.leaves(xs, "scan: xs")
     length = trees.length(sequences, "scan: xs")
-    segment = _segment(checkpoint, length) if length else None
+    segment = _segment(checkpoint, length)
     step = trace_step(cell, xs, h0)
     sequences += _drawn(step, length, reverse)
     recur = recurrence_of(step.signature, step.program)
-    if segment is not None:
+    if segment is not None and length:
         outputs = _in_segments(recur, states, sequences, step.constants, segment, reverse)
     else:
         inputs = (*states, *sequences, *step.constants)

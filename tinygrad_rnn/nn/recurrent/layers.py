@@ -88,7 +88,8 @@ class RNNBase(Module):
             xs = input.transpose(0, 1) if self.batch_first else input  # (T, B, D)
         initial = self._zeros(xs) if hx is None else self._state(hx, xs, batched)
 
-        run = scan if self.mode == "scan" else unroll
+        # A single step, as in streaming, has nothing to gain from being written down first.
+        run = scan if self.mode == "scan" and xs.shape[0] > 1 else unroll
         before = iter(trees.unstack(initial))  # one state for each layer and direction
         after: list[Any] = []
         for layer in range(self.num_layers):

@@ -57,11 +57,12 @@ class Frame:
         self.fixed += [(x, n) for (n, _), x in plan.spread.items() if x in self.arrays]
         self.totals = Totals(plan.parts.totals, plan.parts.fixed_values, length)
         self._owners = [_owner(x) for x in (*self.arrays.values(), *self.carry)]
+        self.nbytes = sum(x.nbytes for x in self._owners)
         self._references = [sys.getrefcount(x) for x in self._owners]
 
-    def fits(self, length: int, reverse: bool) -> bool:
+    def fits(self, plan: Plan, length: int, reverse: bool) -> bool:
         """Whether this frame is for such a run."""
-        return self.length == length and self.reverse == reverse
+        return self.plan is plan and self.length == length and self.reverse == reverse
 
     def idle(self) -> bool:
         """Whether the memory is not being used: no run, and no view that a run handed out."""

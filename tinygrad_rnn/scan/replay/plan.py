@@ -18,15 +18,14 @@ from tinygrad_rnn.ops.shape import split
 from tinygrad_rnn.program import Equation, Program, Trace, Var
 from tinygrad_rnn.scan.partition import partition, stacked_flags
 from tinygrad_rnn.scan.replay import memory
-from tinygrad_rnn.scan.replay.frame import Frame
 from tinygrad_rnn.scan.replay.halves import halved
 from tinygrad_rnn.scan.replay.instructions import Instruction, copy
 from tinygrad_rnn.scan.replay.lowering import Lowering, Spread
 from tinygrad_rnn.scan.replay.memory import Place, Storage
 from tinygrad_rnn.scan.replay.merging import merged
+from tinygrad_rnn.scan.replay.pool import pool
 
 STRIP_BYTES = 1 << 22  # what before and after may touch at a time, to stay in a core's cache
-IDLE_FRAMES = 4  # kept for the next run, each for one T
 
 
 class Strip(NamedTuple):
@@ -42,36 +41,20 @@ class Plan:
     def __init__(self, program: Program) -> None:
         self.program, self.captured = halved(program)
         self._lock = threading.Lock()
-        self._frames: list[Frame] = []
         self._strips: dict[int, Strip] = {}
         self._ready = False
 
     def run(self, inputs: Sequence[Any], length: int, reverse: bool) -> list[Any]:
         """The outputs of the program after `length` steps; see `interpret`, which defines them."""
-        frame = self._acquire(length, reverse)
-        try:
-            return frame.run((*inputs, *self.captured))
-        finally:
-            frame.busy = False
-
-    def _acquire(self, length: int, reverse: bool) -> Frame:
-        """A frame whose memory nobody else looks at: an earlier one if there is one."""
         with self._lock:
             if not self._ready:
                 self._lower()
                 self._ready = True
-            for frame in reversed(self._frames):
-                if frame.fits(length, reverse) and frame.idle():
-                    self._frames.remove(frame)
-                    break
-            else:
-                frame = Frame(self, length, reverse)
-                idle = [frame for frame in self._frames if frame.idle()]
-                for oldest in idle[: max(len(idle) - IDLE_FRAMES + 1, 0)]:
-                    self._frames.remove(oldest)
-            self._frames.append(frame)
-            frame.busy = True
-            return frame
+        frame = pool.take(self, length, reverse)
+        try:
+            return frame.run((*inputs, *self.captured))
+        finally:
+            frame.busy = False
 
     # The loop.
 

@@ -1,0 +1,61 @@
+"""Which memory is kept for the next run?
+
+A training step needs the same frames again and again: allocating them anew, and cutting them into
+operands, would cost as much as a few steps. So frames are kept, and one is used again when nobody
+looks at its memory any more. How many are kept is bounded, oldest out first. Read frame.py first.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from tinygrad_rnn.scan.replay.frame import Frame
+
+if TYPE_CHECKING:
+    from tinygrad_rnn.scan.replay.plan import Plan
+
+IDLE_BYTES = 1 << 30  # of frames that nobody uses
+OF_ONE_PLAN = 32  # frames in use or not: layers of one form in one net
+
+
+class Pool:
+    """The frames of all plans, the last used last."""
+
+    def __init__(self) -> None:
+        self._frames: list[Frame] = []
+        self._lock = threading.RLock()
+
+    def take(self, plan: Plan, length: int, reverse: bool) -> Frame:
+        """A frame for a run, marked busy: an idle one if there is one, else a new one."""
+        with self._lock:
+            for frame in reversed(self._frames):
+                if frame.fits(plan, length, reverse) and frame.idle():
+                    self._frames.remove(frame)
+                    break
+            else:
+                frame = Frame(plan, length, reverse)
+                self._make_room(plan)
+            self._frames.append(frame)
+            frame.busy = True
+            return frame
+
+    def _make_room(self, plan: Plan) -> None:
+        """Drop the oldest frames that are too many; what is in use lives on as long as it is."""
+        own = [frame for frame in self._frames if frame.plan is plan]
+        dropped = set(own[: max(len(own) - OF_ONE_PLAN + 1, 0)])
+        idle_bytes = 0
+        for frame in reversed(self._frames):
+            if frame not in dropped and frame.idle():
+                idle_bytes += frame.nbytes
+                if idle_bytes > IDLE_BYTES:
+                    dropped.add(frame)
+        self._frames = [frame for frame in self._frames if frame not in dropped]
+
+    def clear(self) -> None:
+        """Keep nothing."""
+        with self._lock:
+            self._frames.clear()
+
+
+pool = Pool()
