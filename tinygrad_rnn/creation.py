@@ -245,17 +245,18 @@ def empty_like(
 
 def drawn(
     sample: Callable[[], Any],
+    source: Generator,
     shape: tuple[int, ...],
     dtype: DTypeLike,
     device: Device = None,
     requires_grad: builtins.bool = False,
 ) -> Tensor:
-    """A tensor of what `sample()` draws: an array of this shape and dtype.
+    """A tensor of what `sample()` draws from `source`: an array of this shape and dtype.
 
     While the step of a `scan` is being written down nothing is drawn: the scan will, for each step.
     """
     if current.trace is not None:
-        return current.trace.draw(lambda: [sample()], [(shape, dtype)])[0]  # type: ignore[no-any-return]
+        return current.trace.draw(lambda: [sample()], [(shape, dtype)], [source])[0]  # type: ignore[no-any-return]
     return _made(sample(), None, device, requires_grad)
 
 
@@ -270,7 +271,9 @@ def rand(
     """Uniform in [0, 1)."""
     shape, wanted = sizes_to_make(sizes or (size,)), _float(dtype)
     source = generator or random.generator()
-    return drawn(lambda: source.uniform(shape, dtype=wanted), shape, wanted, device, requires_grad)
+    return drawn(
+        lambda: source.uniform(shape, dtype=wanted), source, shape, wanted, device, requires_grad
+    )
 
 
 def randn(
@@ -284,7 +287,9 @@ def randn(
     """Normal with mean 0 and standard deviation 1."""
     shape, wanted = sizes_to_make(sizes or (size,)), _float(dtype)
     source = generator or random.generator()
-    return drawn(lambda: source.normal(shape, dtype=wanted), shape, wanted, device, requires_grad)
+    return drawn(
+        lambda: source.normal(shape, dtype=wanted), source, shape, wanted, device, requires_grad
+    )
 
 
 def rand_like(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -223,6 +223,17 @@ class Equation:
         return f"<equation {self.primitive.name}>"
 
 
+class Draw(NamedTuple):
+    """Random numbers of a step: `sample()` gives an array for each of `drawn`.
+
+    sources: the generators that it draws from.
+    """
+
+    sample: Callable[[], Sequence[Any]]
+    drawn: list[Var]
+    sources: Sequence[Any]
+
+
 class Trace:
     """A program being written: what is applied to its Vars becomes its equations.
 
@@ -237,7 +248,7 @@ class Trace:
         self.depth: int = 0 if outer is None else outer.depth + 1
         self.equations: list[Equation] = []
         self.constants: dict[int, tuple[Any, Var]] = {}
-        self.draws: list[tuple[Callable[[], Sequence[Any]], list[Var]]] = []
+        self.draws: list[Draw] = []
         self.count = 0
         self.closed = False
         self._log: list[Hashable] = []  # inputs and equations as they came
@@ -271,11 +282,14 @@ class Trace:
         return found[1]
 
     def draw(
-        self, sample: Callable[[], Sequence[Any]], forms: Sequence[tuple[tuple[int, ...], Any]]
+        self,
+        sample: Callable[[], Sequence[Any]],
+        forms: Sequence[tuple[tuple[int, ...], Any]],
+        sources: Sequence[Any],
     ) -> list[Var]:
         """Vars for arrays that `sample()` draws anew for every step; forms: (shape, dtype) each."""
         drawn = [Var(self, shape, np.dtype(dtype), name="drawn") for shape, dtype in forms]
-        self.draws.append((sample, drawn))
+        self.draws.append(Draw(sample, drawn, sources))
         self._log.append(("drawn", *((x.shape, x.dtype) for x in drawn)))
         return drawn
 

@@ -213,12 +213,14 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if not training or p == 0:
         return input
+    source = random.generator()
 
     def mask() -> Array:
-        kept = random.generator().uniform(input.shape) >= p
+        kept = source.uniform(input.shape) >= p
         return np.multiply(kept, 1 / (1 - p) if p < 1 else 0.0, dtype=input.dtype)
 
-    return _result(input, input * drawn(mask, input.shape, input.dtype, input.device), inplace)
+    factor = drawn(mask, source, input.shape, input.dtype, input.device)
+    return _result(input, input * factor, inplace)
 
 
 def layer_norm(

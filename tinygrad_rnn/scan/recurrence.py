@@ -22,6 +22,7 @@ import numpy as np
 from tinygrad_rnn.backend import namespace
 from tinygrad_rnn.ops.primitive import Primitive
 from tinygrad_rnn.program import Program, Var
+from tinygrad_rnn.scan.drawing import Drawing
 from tinygrad_rnn.scan.factors import gather_factors
 from tinygrad_rnn.scan.interpret import interpret
 from tinygrad_rnn.scan.pullback import Pullback, pull_back
@@ -32,7 +33,8 @@ class Recurrence(Primitive):
     """outputs = a step, run `length` times, from the last to the first if `reverse`.
 
     Called with the carry before the first step, the sequences (T, …) and the constants. Gives a
-    list: the carry after the last step, the stacks (T, …), the sums.
+    list: the carry after the last step, the stacks (T, …), the sums. With `drawing`, the last of
+    the sequences are drawn by it instead of given, and again when the rule needs them.
     """
 
     def __init__(self, program: Program) -> None:
@@ -43,10 +45,19 @@ class Recurrence(Primitive):
         self._pullbacks: dict[Any, tuple[Pullback, Recurrence]] = {}
         self._keeping: dict[Any, Recurrence] = {}
 
-    def _run(self, xp: Any, *inputs: Any, length: int, reverse: bool) -> list[Any]:
+    def _run(
+        self, xp: Any, *inputs: Any, length: int, reverse: bool, drawing: Drawing | None = None
+    ) -> list[Any]:
+        if drawing is not None:
+            inputs = self._with_drawn(inputs, drawing)
         if xp is np:
             return self._plan.run(inputs, length, reverse)
         return interpret(self.program, xp, inputs, length, reverse)
+
+    def _with_drawn(self, inputs: Sequence[Any], drawing: Drawing) -> tuple[Any, ...]:
+        """The inputs with the random numbers, which are the last of the sequences."""
+        place = len(inputs) - len(self.program.constants)
+        return (*inputs[:place], *drawing(), *inputs[place:])
 
     def keeps(self, pattern: int) -> tuple[bool, tuple[int, ...]]:
         """Everything: what the rule will read depends on which outputs get cotangents."""
@@ -81,6 +92,8 @@ class Recurrence(Primitive):
         needed: Sequence[Any],
     ) -> Sequence[Any]:
         """The cotangents of the inputs: the pulled-back step, run in the other direction."""
+        if "drawing" in params:
+            return self._pull_drawn(gs, outputs, inputs, params, needed)
         given = tuple(g is not None for g in gs)
         wanted = tuple(edge is not None for edge in needed)
         pullback, backward = self._pullback(given, wanted)
@@ -121,6 +134,18 @@ class Recurrence(Primitive):
             if wanted[place]:
                 cotangents[place] = g
         return cotangents
+
+    def _pull_drawn(
+        self, gs: Any, outputs: Any, inputs: Any, params: dict[str, Any], needed: Sequence[Any]
+    ) -> Sequence[Any]:
+        """As pull, where the random numbers are to be drawn again."""
+        place = len(inputs) - len(self.program.constants)
+        drawn = self._with_drawn(inputs, params["drawing"])
+        count = len(drawn) - len(inputs)
+        needed = [*needed[:place], *[None] * count, *needed[place:]]
+        plain = {"length": params["length"], "reverse": params["reverse"]}
+        pulled = self.pull(gs, outputs, drawn, plain, needed)
+        return [*pulled[:place], *pulled[place + count :]]
 
     def _pullback(
         self, given: tuple[bool, ...], wanted: tuple[bool, ...]

@@ -12,13 +12,12 @@ import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-import numpy as np
-
 from tinygrad_rnn.modes import current
 from tinygrad_rnn.ops import Tracer, concatenate, split
 from tinygrad_rnn.ops.primitive import describe
 from tinygrad_rnn.program import Program, Trace, Var
 from tinygrad_rnn.scan import trees
+from tinygrad_rnn.scan.drawing import Drawing
 from tinygrad_rnn.scan.recurrence import Recurrence, recurrence_of
 from tinygrad_rnn.scan.trees import Tree
 from tinygrad_rnn.scan.unroll import Cell, checked_step
@@ -75,12 +74,12 @@ def scan(
     length = trees.length(sequences, "scan: xs")
     segment = _segment(checkpoint, length)
     step = trace_step(cell, xs, h0)
-    sequences += _drawn(step, length, reverse)
     recur = recurrence_of(step.signature, step.program)
     if segment is not None and length:
-        outputs = _in_segments(recur, states, sequences, step.constants, segment, reverse)
+        outputs = _in_segments(recur, step, states, sequences, segment, reverse)
     else:
-        inputs = (*states, *sequences, *step.constants)
+        drawn = step.drawing(length, reverse).kept()
+        inputs = (*states, *sequences, *drawn, *step.constants)
         if current.recording:
             recur = recur.keeping(tuple(x.requires_grad for x in inputs))
         outputs = recur(*inputs, length=length, reverse=reverse)
@@ -115,9 +114,13 @@ class Step:
         self.constants = [x if isinstance(x, Tracer) else Tensor(x) for x, _ in found]
         self._constants = [x for _, x in found]
 
+    def drawing(self, length: int, reverse: bool) -> Drawing:
+        """The random numbers of some steps."""
+        return Drawing(self.draws, length, reverse, self.sequences[0].device)
+
     def program(self) -> Program:
         """What the step computes. What it draws at random are the last of the sequences."""
-        drawn = [x for _, several in self.draws for x in several]
+        drawn = [x for draw in self.draws for x in draw.drawn]
         return Program(
             self._equations,
             self.carry,
@@ -177,9 +180,9 @@ def _segment(checkpoint: int | str | None, length: int) -> int | None:
 
 def _in_segments(
     recur: Recurrence,
+    step: Step,
     states: Sequence[Any],
     sequences: Sequence[Any],
-    constants: Sequence[Any],
     segment: int,
     reverse: bool,
 ) -> list[Any]:
@@ -193,28 +196,14 @@ def _in_segments(
     carry, stacks = list(states), []
     runs = list(zip(sizes, *parts, strict=True))
     for size, *inputs in reversed(runs) if reverse else runs:
-        outputs = recur(*carry, *inputs, *constants, length=size, reverse=reverse)
+        options: dict[str, Any] = {"length": size, "reverse": reverse}
+        drawing = step.drawing(size, reverse)
+        if drawing.forms and current.trace is None:
+            options["drawing"] = drawing
+        else:
+            inputs += drawing.kept()
+        outputs = recur(*carry, *inputs, *step.constants, **options)
         carry = outputs[: len(carry)]
         stacks.append(outputs[len(carry) :])
     joined = zip(*(reversed(stacks) if reverse else stacks), strict=True)
     return [*carry, *(concatenate(*several, axis=-several[0].ndim) for several in joined)]
-
-
-def _drawn(step: Step, length: int, reverse: bool) -> list[Any]:
-    """The random numbers of all steps, in the order in which `unroll` would draw them."""
-    forms = [((length, *x.shape), x.dtype) for _, several in step.draws for x in several]
-    if not forms:
-        return []
-
-    def sample() -> list[Any]:
-        stacks = [np.empty(shape, dtype) for shape, dtype in forms]
-        for t in reversed(range(length)) if reverse else range(length):
-            arrays = (array for draw, _ in step.draws for array in draw())
-            for stack, array in zip(stacks, arrays, strict=True):
-                stack[t] = array
-        return stacks
-
-    if current.trace is not None:  # a scan inside the step of another
-        return list(current.trace.draw(sample, forms))
-    device = step.sequences[0].device
-    return [Tensor(array, device=device) for array in sample()]
