@@ -6,8 +6,9 @@ Every claim in a comment is asserted below it, so this page cannot grow stale.
 import numpy as np
 
 import tinygrad_rnn as torch
-from tinygrad_rnn import by_hand, nn, ops, unroll
+from tinygrad_rnn import by_hand, explain, nn, ops, unroll
 from tinygrad_rnn.autograd.gradcheck import check_grads
+from tinygrad_rnn.scan import scan
 
 
 def title(text: str) -> None:
@@ -87,7 +88,12 @@ print("tanh'' =", second.numpy())
 assert np.allclose(second.numpy(), -2 * t * (1 - t**2))
 check_grads(lambda a: a.tanh(), (a,), order=2)  # and finite differences agree, to second order
 
-title("7. A whole LSTM against derivations by hand, finite differences and complex steps")
+title("7. The cell once more, as scan sees it: one step, written down, and its pullback")
+explain(cell, xs, h0)
+assert torch.allclose(scan(cell, xs, h0)[0], hs)
+# docs/scan.md goes on from here.
+
+title("8. A whole LSTM against derivations by hand, finite differences and complex steps")
 torch.manual_seed(0)
 lstm = nn.LSTM(3, 4, num_layers=2, bidirectional=True, dtype=torch.float64)
 result = by_hand.verify(lstm, torch.randn(5, 2, 3, dtype=torch.float64))

@@ -1,5 +1,6 @@
 """Prose that executes cannot rot: the tour runs, the reading path leads to files that exist."""
 
+import itertools
 import re
 import runpy
 from pathlib import Path
@@ -15,6 +16,24 @@ def test_the_tour_runs_and_its_claims_hold(capsys):
     printed = capsys.readouterr().out
     assert "tanh       keeps (1, 3)" in printed
     assert "all agree" in printed
+
+
+def test_the_code_of_scan_md_runs_and_prints_what_stands_below_it(capsys):
+    """A text block is what the Python block above it prints; […] stands for lines left out."""
+    page = ROOT / "docs" / "scan.md"
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.DOTALL)
+    names = {}
+    capsys.readouterr()
+    for (language, code), (below, text) in itertools.pairwise([*blocks, ("", "")]):
+        if language == "text":
+            assert below != "text", f"no code prints this:\n{text}"
+            continue
+        assert language == "python"
+        exec(compile(code, str(page), "exec"), names)
+        printed, expected = capsys.readouterr().out.strip(), text.strip() if below == "text" else ""
+        pattern = ".*".join(re.escape(part.strip("\n")) for part in expected.split("[…]"))
+        same = re.fullmatch(pattern, printed, re.DOTALL)
+        assert same, f"below\n\n{code}\nstands\n\n{expected}\n\nbut it prints\n\n{printed}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -8,7 +8,9 @@ without an instruction. Read memory.py and instructions.py before this file.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -51,6 +53,8 @@ class Lowering:
         value is that of one step, 1 around it, where values are those of a strip of steps.
     places: where each value is; holds the inputs' at the start.
     spread: collects the fixed values that are wanted in the shape of a whole step's value.
+    kept: values that are read later, so they are not written over. apart: results that are not
+        written over a carry, because they are read later and a carry is gone by then.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Lowering:
         temporary: str,
         lead: int,
         spread: Spread,
+        apart: AbstractSet[Var] = frozenset(),
     ) -> None:
         self.equations = equations
         self.places = places
@@ -68,8 +73,8 @@ class Lowering:
         self.lead = lead
         self.instructions: list[Instruction] = []
         self.reserved: dict[Var, Place] = {}
-        self.apart: set[Var] = set()  # results that must not be written over a carry
         self.spread = spread
+        self.apart = apart
         self.last_use: dict[Var, float] = {}
         for index, equation in enumerate(equations):
             for x in equation.variables:
@@ -246,16 +251,20 @@ class Lowering:
     def _several(self, equation: Equation) -> None:
         """An operation with several results that are no views: computed, and copied."""
         outs = [self._new(y) for y in equation.outputs]
-        made: list[Any] = []
+        made = threading.local()  # between the instructions below, of one run
         operands = tuple(self._operand(x, equation) for x in equation.inputs)
 
         def evaluate(*operands_and_out: Any) -> None:
-            made[:] = equation.primitive.evaluate(np, *operands_and_out[:-1], **equation.params)
-            np.copyto(operands_and_out[-1], made[0])
+            *arrays, out = operands_and_out
+            made.results = equation.primitive.evaluate(np, *arrays, **equation.params)
+            np.copyto(out, made.results[0])
+
+        def fetch(number: int, out: Any) -> None:
+            np.copyto(out, made.results[number])
 
         self.instructions.append(Instruction(evaluate, operands, outs[0]))
         for number, out in enumerate(outs[1:], 1):
-            self.instructions.append(Instruction(_nth(made, number), (), out))
+            self.instructions.append(Instruction(fetch, (number,), out))
 
 
 class _View:
@@ -267,13 +276,6 @@ class _View:
     def __call__(self, x: Any) -> Any:
         y = self.primitive.evaluate(np, x, **self.params)
         return y if self.number is None else y[self.number]
-
-
-def _nth(made: list[Any], number: int) -> Callable[[Any], None]:
-    def fetch(out: Any) -> None:
-        np.copyto(out, made[number])
-
-    return fetch
 
 
 _VIEWS = {split, reshape, transpose, flip, broadcast_to, unstack, getitem, e.detach}

@@ -16,6 +16,7 @@ import numpy as np
 from tinygrad_rnn.scan.replay.instructions import UFUNCS, Instruction
 from tinygrad_rnn.scan.replay.memory import Place
 
+REACH = 64  # how far down to look for an instruction that can be moved up
 _VALUE_BY_VALUE = set(UFUNCS.values())
 
 
@@ -36,7 +37,7 @@ def _gather(group: list[Instruction], rest: list[Instruction]) -> None:
     found = True
     while found:
         found = False
-        for index, other in enumerate(rest):
+        for index, other in enumerate(rest[:REACH]):
             after, before = _follows(group, other), _follows([other], group[0])
             if not (after or before):
                 continue

@@ -93,8 +93,9 @@ class Plan:
         kept = {*program.next_carry, *looked_at}
         kept |= {x for x, long in zip(program.carry, self.history, strict=True) if long}
         self.spread: Spread = {}
-        lowering = Lowering(parts.loop, self.places, kept, memory.SCRATCH, 0, self.spread)
-        lowering.apart = looked_at
+        lowering = Lowering(
+            parts.loop, self.places, kept, memory.SCRATCH, 0, self.spread, apart=looked_at
+        )
         for x, place in zip(program.next_carry, after_places, strict=True):
             if x in made and x not in lowering.reserved:
                 lowering.reserve(x, place)
