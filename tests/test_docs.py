@@ -21,7 +21,7 @@ def test_the_tour_runs_and_its_claims_hold(capsys):
 def test_the_code_of_scan_md_runs_and_prints_what_stands_below_it(capsys):
     """A text block is what the Python block above it prints; […] stands for lines left out."""
     page = ROOT / "docs" / "scan.md"
-    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.DOTALL)
+    blocks = re.findall(r"(?ms)^```(\w+)\n(.*?)^```$", page.read_text(encoding="utf-8"))
     names = {}
     capsys.readouterr()
     for (language, code), (below, text) in itertools.pairwise([*blocks, ("", "")]):

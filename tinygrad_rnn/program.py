@@ -254,6 +254,7 @@ class Trace:
         self._log: list[Hashable] = []  # inputs and equations as they came
         self._written: dict[Hashable, Any] = {}
         self._outer: list[Any] = []
+        self._recording = current.recording
 
     def __enter__(self) -> Trace:
         self._outer.append(current.trace)
@@ -287,7 +288,10 @@ class Trace:
         forms: Sequence[tuple[tuple[int, ...], Any]],
         sources: Sequence[Any],
     ) -> list[Var]:
-        """Vars for arrays that `sample()` draws anew for every step; forms: (shape, dtype) each."""
+        """Vars for arrays that `sample()` draws anew for every step; forms: (shape, dtype) each.
+
+        sources: the generators it draws from.
+        """
         drawn = [Var(self, shape, np.dtype(dtype), name="drawn") for shape, dtype in forms]
         self.draws.append(Draw(sample, drawn, sources))
         self._log.append(("drawn", *((x.shape, x.dtype) for x in drawn)))
@@ -308,7 +312,16 @@ class Trace:
         return None if None in self._log else (*self._log, *(x.number for x in outputs))
 
     def record(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
-        """Write an equation, unless it stands there already; give its outputs."""
+        """Write an equation, unless it stands there already; give its outputs.
+
+        Under a `no_grad` that the function itself enters, no gradient flows past them.
+        """
+        made = self._equation(primitive, args, params)
+        if current.recording or not self._recording or primitive is detach:
+            return made
+        return [detach(x) for x in made] if type(made) is list else detach(made)
+
+    def _equation(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         if self.closed:
             _refuse_old(primitive.name)
         if primitive in _SHAPED_BY_VALUES:

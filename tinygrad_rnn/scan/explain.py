@@ -128,7 +128,7 @@ def explain(cell: Cell, xs: Tree, h0: Tree, *, reverse: bool = False) -> None:
     names = names_of(_in_order(program, parts))
     outputs = [name for _, name in trees.named(step.output, "y")]
     given = [x.dtype.kind == "f" for x in program.outputs]
-    drawn = {x for draw in step.draws for x in draw.drawn}
+    drawn = set(step.random_values())
     wanted = [x.dtype.kind == "f" and x not in drawn for x in program.inputs]
     pullback = pull_back(program, given, wanted)
 

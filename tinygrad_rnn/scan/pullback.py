@@ -48,7 +48,7 @@ def pull_back(program: Program, given: Sequence[bool], wanted: Sequence[bool]) -
     given: which outputs have cotangents. Those of the carry always have one, zeros if need be.
     wanted: for which inputs a cotangent is asked for.
     """
-    active = _active(program, wanted)
+    active = reached(program, wanted)
     trace = Trace()
     forward = _Forward(program, trace)
     cotangents: dict[Edge, Any] = {}
@@ -98,7 +98,7 @@ def pull_back(program: Program, given: Sequence[bool], wanted: Sequence[bool]) -
     )
 
 
-def _active(program: Program, wanted: Sequence[bool]) -> set[Var]:
+def reached(program: Program, wanted: Sequence[bool]) -> set[Var]:
     """The values that depend, now or by way of earlier steps, on an input that wants a cotangent.
 
     The carry is followed round the loop until nothing is added.

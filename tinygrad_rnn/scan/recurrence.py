@@ -25,7 +25,7 @@ from tinygrad_rnn.program import Program, Var
 from tinygrad_rnn.scan.drawing import Drawing
 from tinygrad_rnn.scan.factors import gather_factors
 from tinygrad_rnn.scan.interpret import interpret
-from tinygrad_rnn.scan.pullback import Pullback, pull_back
+from tinygrad_rnn.scan.pullback import Pullback, pull_back, reached
 from tinygrad_rnn.scan.replay import Plan, pool
 
 
@@ -44,6 +44,7 @@ class Recurrence(Primitive):
         self._plan = Plan(program)
         self._pullbacks: dict[Any, tuple[Pullback, Recurrence]] = {}
         self._keeping: dict[Any, Recurrence] = {}
+        self._without: dict[Any, list[int]] = {}
 
     def _run(
         self, xp: Any, *inputs: Any, length: int, reverse: bool, drawing: Drawing | None = None
@@ -78,6 +79,15 @@ class Recurrence(Primitive):
                 Recurrence(program.with_stacked(program.stacked + missing)) if missing else self
             )
         return self._keeping[key]
+
+    def without_gradient(self, wanted: tuple[bool, ...]) -> list[int]:
+        """The outputs that depend on no input for which a cotangent will be asked for."""
+        if wanted not in self._without:
+            found = reached(self.program, wanted)
+            self._without[wanted] = [
+                k for k, x in enumerate(self.program.outputs) if x not in found
+            ]
+        return self._without[wanted]
 
     def _at_hand(self) -> set[Var]:
         """The time-varying values that are inputs or outputs."""

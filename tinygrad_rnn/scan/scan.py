@@ -75,14 +75,20 @@ def scan(
     segment = _segment(checkpoint, length)
     step = trace_step(cell, xs, h0)
     recur = recurrence_of(step.signature, step.program)
+    wanted = (
+        *(x.requires_grad for x in (*states, *sequences)),
+        *(False for _ in step.random_values()),
+        *(x.requires_grad for x in step.constants),
+    )
     if segment is not None and length:
         outputs = _in_segments(recur, step, states, sequences, segment, reverse)
     else:
         drawn = step.drawing(length, reverse).kept()
         inputs = (*states, *sequences, *drawn, *step.constants)
-        if current.recording:
-            recur = recur.keeping(tuple(x.requires_grad for x in inputs))
-        outputs = recur(*inputs, length=length, reverse=reverse)
+        run = recur.keeping(wanted) if current.recording else recur
+        outputs = run(*inputs, length=length, reverse=reverse)
+    for place in recur.without_gradient(wanted):
+        outputs[place] = outputs[place].detach()
     count = len(states)
     ys = outputs[count : count + len(step.stacked)]
     return trees.rebuild(step.output, ys), trees.rebuild(h0, outputs[:count])
@@ -111,20 +117,23 @@ class Step:
         written = trace.signature((*next_carry, *stacked))
         self.signature: Hashable = None if written is None else (kinds, written)
         self._equations, found = trace.close()
-        self.constants = [x if isinstance(x, Tracer) else Tensor(x) for x, _ in found]
+        self.constants: list[Any] = [x if isinstance(x, Tracer) else Tensor(x) for x, _ in found]
         self._constants = [x for _, x in found]
+
+    def random_values(self) -> list[Var]:
+        """What the step draws; in the program, the last of the sequences."""
+        return [x for draw in self.draws for x in draw.drawn]
 
     def drawing(self, length: int, reverse: bool) -> Drawing:
         """The random numbers of some steps."""
         return Drawing(self.draws, length, reverse, self.sequences[0].device)
 
     def program(self) -> Program:
-        """What the step computes. What it draws at random are the last of the sequences."""
-        drawn = [x for draw in self.draws for x in draw.drawn]
+        """What the step computes."""
         return Program(
             self._equations,
             self.carry,
-            [*self.sequences, *drawn],
+            [*self.sequences, *self.random_values()],
             self._constants,
             self.next_carry,
             self.stacked,

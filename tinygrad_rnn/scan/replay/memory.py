@@ -7,7 +7,7 @@ and what is kept for backward is written straight into its stack.
 
 Values of two axes (batch, features) are stored with the batch innermost: features then lie in
 blocks, so a gate is contiguous, and the matrix products of small batches run up to twice as fast
-(docs/adr/0009).
+(docs/adr/0010).
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from tinygrad_rnn.scan.replay.memory import Place, Storage
 from tinygrad_rnn.scan.replay.merging import merged
 from tinygrad_rnn.scan.replay.pool import pool
 
+_WRITTEN = (memory.STRIP, memory.STACK)  # kinds that the parts hand values over in
 STRIP_BYTES = 1 << 22  # what before and after may touch at a time, to stay in a core's cache
 
 
@@ -59,76 +60,80 @@ class Plan:
     # The loop.
 
     def _lower(self) -> None:
+        """Decide where values are that more than one part looks at, then lower the loop."""
         program = self.program
         self.parts = parts = partition(program)
-        sequences = set(program.sequences)
-        fixed = parts.fixed_values
-        made = {x for equation in parts.loop for x in equation.outputs}
-        ahead = {x for equation in parts.before for x in equation.outputs}
-        read_after = {x for equation in parts.after for x in equation.variables}
-        in_loop = {x for equation in parts.loop for x in equation.variables}
-        in_loop |= set(program.next_carry)
-        stacks = [x for x in parts.stacks if x not in sequences and x not in fixed]
-
-        #: Where each value is that more than one part of the step looks at.
-        self.places: dict[Var, Place] = {}
-        self.copied = [x for x in program.sequences if x in in_loop]
-        for number, x in enumerate(self.constants()):
-            if x in in_loop:
-                self.places[x] = Storage(memory.FIXED, x.shape, x.dtype, number).whole()
-        looked_at = read_after | set(stacks)
-        for equation in parts.before:
-            self._lay_out(equation, in_loop | looked_at)
-        for x in self.copied:
-            self.places[x] = Storage(memory.STRIP, x.shape, x.dtype).whole()
+        self.in_loop = {x for equation in parts.loop for x in equation.variables}
+        self.in_loop.update(program.next_carry)
+        self.read_after = {x for equation in parts.after for x in equation.variables}
+        not_made = {*program.sequences, *parts.fixed_values}
+        self.stacks = [x for x in parts.stacks if x not in not_made]
+        self.read_later = {*self.read_after, *self.stacks}
         self.history = [
-            before in looked_at or after in looked_at
+            before in self.read_later or after in self.read_later
             for before, after in zip(program.carry, program.next_carry, strict=True)
         ]
-        after_places = []
-        for number, x in enumerate(program.carry):
-            self.places[x] = Storage(memory.BEFORE, x.shape, x.dtype, number).whole()
-            after_places.append(Storage(memory.AFTER, x.shape, x.dtype, number).whole())
-
-        kept = {*program.next_carry, *looked_at}
-        kept |= {x for x, long in zip(program.carry, self.history, strict=True) if long}
+        self.places: dict[Var, Place] = {}
         self.spread: Spread = {}
-        lowering = Lowering(
-            parts.loop, self.places, kept, memory.SCRATCH, 0, self.spread, apart=looked_at
-        )
-        for x, place in zip(program.next_carry, after_places, strict=True):
-            if x in made and x not in lowering.reserved:
-                lowering.reserve(x, place)
-        instructions = lowering.run()
-        for x, place in zip(program.next_carry, after_places, strict=True):
-            if self.places[x] != place:
-                instructions.append(Instruction(copy, (self.places[x],), place))
-        in_order = [x for equation in parts.loop for x in equation.outputs]
-        self._keep_for([x for x in in_order if x in read_after], memory.STRIP, instructions)
-        self._keep_for([x for x in stacks if x in made or x in ahead], memory.STACK, instructions)
-        for x in stacks:
+        self._place_inputs()
+        self.loop = self._lower_loop()
+        for x in self.stacks:
             if x not in self.places:  # made after the loop
                 self.places[x] = Storage(memory.STACK, x.shape, x.dtype).whole()
-        self.loop = merged(instructions)
         self.step_bytes = sum(
             x.dtype.itemsize * math.prod(x.shape)
             for equation in (*parts.before, *parts.after)
             for x in equation.outputs
         )
 
-    def _keep_for(self, values: Any, kind: str, instructions: list[Instruction]) -> None:
-        """Have values that the loop makes at hand after it, where they are if that is possible."""
+    def _place_inputs(self) -> None:
+        """Places for what the loop gets: fixed values, results from before it, sequences, carry."""
+        for number, x in enumerate(self.constants()):
+            if x in self.in_loop:
+                self.places[x] = Storage(memory.FIXED, x.shape, x.dtype, number).whole()
+        for equation in self.parts.before:
+            self._lay_out(equation, self.in_loop | self.read_later)
+        for x in self.program.sequences:
+            if x in self.in_loop:
+                self.places[x] = Storage(memory.STRIP, x.shape, x.dtype).whole()
+        for number, x in enumerate(self.program.carry):
+            self.places[x] = Storage(memory.BEFORE, x.shape, x.dtype, number).whole()
+
+    def _lower_loop(self) -> list[Instruction]:
+        """The instructions of one step."""
+        program, parts = self.program, self.parts
+        kept = {*program.next_carry, *self.read_later}
+        kept.update(x for x, long in zip(program.carry, self.history, strict=True) if long)
+        lowering = Lowering(
+            parts.loop, self.places, kept, memory.SCRATCH, 0, self.spread, apart=self.read_later
+        )
+        made = [x for equation in parts.loop for x in equation.outputs]
+        left = {
+            number: Storage(memory.AFTER, x.shape, x.dtype, number).whole()
+            for number, x in enumerate(program.carry)
+        }
+        computed = set(made)
+        for number, x in enumerate(program.next_carry):
+            if x in computed and x not in lowering.reserved:
+                lowering.reserve(x, left[number])
+        instructions = lowering.run()
+        for number, x in enumerate(program.next_carry):
+            if self.places[x] != left[number]:
+                instructions.append(Instruction(copy, (self.places[x],), left[number]))
+        self._keep_for([x for x in made if x in self.read_after], memory.STRIP, instructions)
+        computed.update(x for equation in parts.before for x in equation.outputs)
+        self._keep_for([x for x in self.stacks if x in computed], memory.STACK, instructions)
+        return merged(instructions)
+
+    def _keep_for(self, values: list[Var], kind: str, instructions: list[Instruction]) -> None:
+        """Have values that the loop makes at hand after it: where they are, or else in a copy."""
         for x in values:
             place = self.places[x]
-            if place.storage.kind == memory.AFTER and self.history[place.storage.number]:
+            storage = place.storage
+            if storage.kind == memory.AFTER and self.history[storage.number]:
                 continue
-            if not place.views and place.storage.kind in (
-                memory.SCRATCH,
-                memory.STRIP,
-                memory.STACK,
-            ):
-                if place.storage.kind != memory.STACK:
-                    place.storage.kind = kind
+            if storage.kind in (memory.SCRATCH, *_WRITTEN) and not place.views:
+                storage.kind = memory.STACK if storage.kind == memory.STACK else kind
                 continue
             self.places[x] = Storage(kind, x.shape, x.dtype).whole()
             instructions.append(Instruction(copy, (place,), self.places[x]))
@@ -236,6 +241,3 @@ class Plan:
         """How many steps stay in the cache; strips of nearly one size."""
         most = max(STRIP_BYTES // max(self.step_bytes, 1), 1)
         return math.ceil(length / math.ceil(length / most)) if length else 1
-
-
-_WRITTEN = (memory.STRIP, memory.STACK)
