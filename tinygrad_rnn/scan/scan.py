@@ -12,6 +12,8 @@ import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+import numpy as np
+
 from tinygrad_rnn.modes import current
 from tinygrad_rnn.ops import Tracer, concatenate, split
 from tinygrad_rnn.ops.primitive import describe
@@ -90,8 +92,19 @@ def scan(
     for place in recur.without_gradient(wanted):
         outputs[place] = outputs[place].detach()
     count = len(states)
-    ys = outputs[count : count + len(step.stacked)]
+    ys = _apart(outputs[count : count + len(step.stacked)])
     return trees.rebuild(step.output, ys), trees.rebuild(h0, outputs[:count])
+
+
+def _apart(ys: Sequence[Any]) -> list[Any]:
+    """The outputs, with copies of those that lie in another's memory, so each can be written to."""
+    found: list[Any] = []
+    for y in ys:
+        shared = type(y) is Tensor and any(
+            np.may_share_memory(y.array, earlier.array) for earlier in found
+        )
+        found.append(y.clone() if shared else y)
+    return found
 
 
 class Step:

@@ -238,7 +238,8 @@ class Lowering:
                 self._settle(part, place.part(start, start + size))
                 start += size
             return True
-        sample = place.of(allocate(x.shape[: self.lead], place.storage.shape, x.dtype))
+        lead = () if place.storage.kind in (FIXED, CONSTANT) else x.shape[: self.lead]
+        sample = place.of(allocate(lead, place.storage.shape, x.dtype))
         views = primitive.evaluate(np, sample, **params)
         several = views if type(views) is list else [views]
         if not all(np.may_share_memory(view, sample) or not view.size for view in several):

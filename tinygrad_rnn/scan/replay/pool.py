@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from tinygrad_rnn.scan.replay.plan import Plan
 
 IDLE_BYTES = 1 << 30  # of frames that nobody uses
-OF_ONE_PLAN = 32  # frames in use or not: layers of one form in one net
+OF_ONE_PLAN = 32  # frames, in use or not: as for the layers of one form in one net
+OF_ALL_PLANS = 256
 
 
 class Pool:
@@ -43,7 +44,10 @@ class Pool:
     def _make_room(self, plan: Plan) -> None:
         """Drop the oldest frames that are too many; what is in use lives on as long as it is."""
         own = [frame for frame in self._frames if frame.plan is plan]
-        dropped = set(own[: max(len(own) - OF_ONE_PLAN + 1, 0)])
+        dropped = {
+            *own[: max(len(own) - OF_ONE_PLAN + 1, 0)],
+            *self._frames[: max(len(self._frames) - OF_ALL_PLANS + 1, 0)],
+        }
         idle_bytes = 0
         for frame in reversed(self._frames):
             if frame not in dropped and frame.idle():
