@@ -73,9 +73,10 @@ class Var(Operators):
     def trace(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         """Write an equation into the innermost of the traces that the operands belong to."""
         owner = self.owner
-        for arg in args:
-            if type(arg) is Var and arg.owner.depth > owner.depth:
-                owner = arg.owner
+        if owner is not current.trace:  # else there is none further inside
+            for arg in args:
+                if type(arg) is Var and arg.owner.depth > owner.depth:
+                    owner = arg.owner
         return owner.record(primitive, args, params)
 
     @property

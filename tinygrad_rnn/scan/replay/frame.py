@@ -17,7 +17,8 @@ import numpy as np
 
 from tinygrad_rnn.program import Var
 from tinygrad_rnn.scan.replay import memory
-from tinygrad_rnn.scan.replay.instructions import Instruction
+from tinygrad_rnn.scan.replay.blas import adding
+from tinygrad_rnn.scan.replay.instructions import Instruction, add_product
 from tinygrad_rnn.scan.replay.memory import Place, Storage, allocate
 from tinygrad_rnn.scan.replay.totals import Totals
 
@@ -40,6 +41,7 @@ class Frame:
         self.busy = False
         self.size = plan.strip_size(length)
         self.arrays: dict[Storage, Any] = {}
+        self._products: dict[Any, Any] = {}
         self.carry = [
             allocate((length + 1 if long else 2,), x.shape, x.dtype)
             for x, long in zip(plan.program.carry, plan.history, strict=True)
@@ -114,7 +116,11 @@ class Frame:
                         arguments.append(x.of(array))
                     else:
                         arguments.append(x)
-                calls.append((function, arguments))
+                if function is add_product:
+                    a, b, sum_ = arguments
+                    calls.append(adding(a, b, sum_, self._products))
+                else:
+                    calls.append((function, arguments))
         at_strip(strip.after)
         return calls, holes
 
@@ -207,7 +213,7 @@ class Frame:
             return known[x]
         place = self.plan.places[x]
         if place.storage.kind in (memory.BEFORE, memory.AFTER):
-            return self._history(place.storage)
+            return place.of(self._history(place.storage))
         return place.of(self._array(place.storage))
 
 

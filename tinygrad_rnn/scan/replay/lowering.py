@@ -19,12 +19,14 @@ from tinygrad_rnn.ops import elementwise as e
 from tinygrad_rnn.ops.broadcasting import broadcast_to
 from tinygrad_rnn.ops.elementwise import Elementwise
 from tinygrad_rnn.ops.indexing import getitem
+from tinygrad_rnn.ops.linear import matmul
 from tinygrad_rnn.ops.shape import concatenate, flip, reshape, split, transpose, unstack
 from tinygrad_rnn.program import Equation, Var
 from tinygrad_rnn.scan.replay.halves import sigmoid_of_twice
 from tinygrad_rnn.scan.replay.instructions import (
     UFUNCS,
     Instruction,
+    add_product,
     copy,
     function_of,
     number_like,
@@ -81,6 +83,7 @@ class Lowering:
                 self.last_use[x] = index
         for x in kept:
             self.last_use[x] = _FOREVER
+        self.delayed = self._delayed()
         self.residents: dict[Storage, list[Var]] = {}
         for x, place in places.items():
             self.residents.setdefault(place.storage, []).append(x)
@@ -151,9 +154,62 @@ class Lowering:
                     return False
         return True
 
+    def _delayed(self) -> dict[Var, Equation]:
+        """Products of matrices that are only added to something: computed when they are added.
+
+        What they read must stay until then.
+        """
+        found: dict[Var, Equation] = {}
+        if self.lead:
+            return found
+        uses: dict[Var, list[int]] = {}
+        for index, equation in enumerate(self.equations):
+            for x in equation.variables:
+                uses.setdefault(x, []).append(index)
+        for equation in self.equations:
+            product = equation.outputs[0]
+            if equation.primitive is not matmul:
+                continue
+            users = uses.get(product, [])
+            if any(len(x.shape) != 2 for x in (*equation.inputs, product)) or len(users) != 1:
+                continue
+            user = self.equations[users[0]]
+            if user.primitive is e.add and self.last_use[product] != _FOREVER:
+                found[product] = equation
+                for x in equation.inputs:
+                    self.last_use[x] = max(self.last_use[x], users[0])
+        return found
+
     # Equations.
 
     def _lower(self, index: int, equation: Equation) -> None:
+        if equation.outputs[0] in self.delayed:
+            return
+        if equation.primitive is e.add and self._add_product(index, equation):
+            return
+        self._compute(index, equation)
+
+    def _add_product(self, index: int, equation: Equation) -> bool:
+        """x + a @ b, as one call that adds the product to x, if x may be written over."""
+        (result,) = equation.outputs
+        for x, product in (equation.inputs, equation.inputs[::-1]):
+            delayed = self.delayed.pop(product, None) if type(product) is Var else None
+            if delayed is None:
+                continue
+            a, b = (self.places[y] for y in delayed.inputs)
+            if (
+                result not in self.reserved
+                and x not in self.delayed
+                and not any(self.places[x].overlaps(read) for read in (a, b))
+                and self._may_overwrite(index, x, result, ())
+            ):
+                out = self._settle(result, self.places[x])
+                self.instructions.append(Instruction(add_product, (a, b), out))
+                return True
+            self._compute(index, delayed)
+        return False
+
+    def _compute(self, index: int, equation: Equation) -> None:
         primitive = equation.primitive
         if primitive in _VIEWS and self._as_views(equation):
             return

@@ -130,9 +130,9 @@ class Plan:
         for x in values:
             place = self.places[x]
             storage = place.storage
-            if storage.kind == memory.AFTER and self.history[storage.number]:
+            if not place.views and storage.kind == memory.AFTER and self.history[storage.number]:
                 continue
-            if storage.kind in (memory.SCRATCH, *_WRITTEN) and not place.views:
+            if not place.views and storage.kind in (memory.SCRATCH, *_WRITTEN):
                 storage.kind = memory.STACK if storage.kind == memory.STACK else kind
                 continue
             self.places[x] = Storage(kind, x.shape, x.dtype).whole()
