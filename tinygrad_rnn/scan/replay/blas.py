@@ -59,18 +59,23 @@ def adding(
         if not (plain or other):
             return _multiply_and_add, [_shared(scratch, out), a, b, out]
         arguments.append(_PLAIN if plain else _TRANSPOSED)
-        matrices += [ctypes.c_void_p(x.ctypes.data), ctypes.c_int64(plain or other)]
-    one = _SCALARS[out.dtype.char][1](1)
-    sizes = [ctypes.c_int64(n) for n in (*out.shape, a.shape[1])]
+        matrices += [ctypes.c_void_p(x.ctypes.data), _value(ctypes.c_int64, plain or other)]
+    one = _value(_SCALARS[out.dtype.char][1], 1)
     return function, [
-        *(ctypes.c_int(flag) for flag in arguments),
-        *sizes,
+        *(_value(ctypes.c_int, flag) for flag in arguments),
+        *(_value(ctypes.c_int64, n) for n in (*out.shape, a.shape[1])),
         one,
         *matrices,
         one,
         ctypes.c_void_p(out.ctypes.data),
-        ctypes.c_int64(leading),
+        _value(ctypes.c_int64, leading),
     ]
+
+
+@functools.cache
+def _value(kind: Any, number: int) -> Any:
+    """A number as BLAS takes it; one object for all calls, of which a long run has thousands."""
+    return kind(number)
 
 
 def _leading(x: Any, order: int) -> int:
