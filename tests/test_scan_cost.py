@@ -16,6 +16,7 @@ import pytest
 
 import tinygrad_rnn as torch
 from tinygrad_rnn import nn, ops, optim
+from tinygrad_rnn.nn import functional as F
 from tinygrad_rnn.nn.recurrent import equations
 from tinygrad_rnn.scan import forget, scan
 from tinygrad_rnn.scan.replay.frame import Frame
@@ -204,6 +205,26 @@ def test_checkpoints_save_memory():
         most[checkpoint] = peak(lambda checkpoint=checkpoint: run(checkpoint))
     np.testing.assert_allclose(found["sqrt"], found[None], rtol=1e-12, atol=1e-12)
     assert most["sqrt"] < most[None] / 3
+
+
+def test_checkpoints_keep_no_masks():
+    """What dropout drew is drawn again in backward: between the two, no mask is held."""
+    T, B, H = 2000, 2, 64
+    xs, h0 = numbers(T, B, H), torch.zeros(B, H, requires_grad=True)
+
+    def cell(x, h):
+        h = F.dropout(x + h, 0.5).tanh()
+        return h.sum(-1), h
+
+    scan(cell, xs, h0, checkpoint=50)
+    forget()
+    gc.collect()
+    tracemalloc.start()
+    ys, _ = scan(cell, xs, h0, checkpoint=50)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert ys.requires_grad
+    assert held < 0.7 * T * B * H * 4
 
 
 # What is worked out once.

@@ -16,6 +16,7 @@ import numpy as np
 from tinygrad_rnn import backend, random
 from tinygrad_rnn.backend import DTypeLike
 from tinygrad_rnn.modes import current
+from tinygrad_rnn.ops.operators import Operators
 from tinygrad_rnn.ops.operators.arguments import sizes_to_make
 from tinygrad_rnn.ops.primitive import describe
 from tinygrad_rnn.random import Generator
@@ -87,8 +88,8 @@ def Variable(data: Tensor, requires_grad: builtins.bool = False) -> Tensor:
 
 
 def is_tensor(value: Any) -> builtins.bool:
-    """Whether the value is a Tensor."""
-    return isinstance(value, Tensor)
+    """Whether the value is a Tensor, or stands for one in the step of a scan."""
+    return isinstance(value, Operators)
 
 
 def zeros(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_rnn.backend import Array, DTypeLike, to_numpy
+from tinygrad_rnn.graph import user_line
 from tinygrad_rnn.modes import current
 
 
@@ -44,8 +45,8 @@ class Generator:
         """
         if current.trace is not None:
             raise RuntimeError(
-                "scan: the cell draws random numbers, and would get the same ones at every step. "
-                "Inside a step use torch.rand, randn, bernoulli or dropout, or draw all steps' "
+                f"scan: the cell draws random numbers at {user_line()}\nand would get the same ones "
+                "at every step. Inside a step use torch.rand, randn, bernoulli or dropout, or draw all steps' "
                 "numbers beforehand and pass them with xs, or use unroll"
             )
         return self._numpy

@@ -127,6 +127,9 @@ _AS_IT_IS = {
     reduction.cumsum,
     reduction.any,
     reduction.all,
+    reduction.argmax,
+    reduction.argmin,
+    reduction.argsort,
 }
 
 

@@ -33,8 +33,9 @@ class Recurrence(Primitive):
     """outputs = a step, run `length` times, from the last to the first if `reverse`.
 
     Called with the carry before the first step, the sequences (T, …) and the constants. Gives a
-    list: the carry after the last step, the stacks (T, …), the sums. With `drawing`, the last of
-    the sequences are drawn by it instead of given, and again when the rule needs them.
+    list: the carry after the last step, the stacks (T, …), the sums. With `drawing`, this is a
+    segment between checkpoints: the last of the sequences are drawn by it instead of given, and
+    again when the rule needs them, and nothing but the outputs outlives the run.
     """
 
     def __init__(self, program: Program) -> None:
@@ -51,9 +52,12 @@ class Recurrence(Primitive):
     ) -> list[Any]:
         if drawing is not None:
             inputs = self._with_drawn(inputs, drawing)
-        if xp is np:
-            return self._plan.run(inputs, length, reverse)
-        return interpret(self.program, xp, inputs, length, reverse)
+        if xp is not np:
+            return interpret(self.program, xp, inputs, length, reverse)
+        outputs = self._plan.run(inputs, length, reverse)
+        if drawing is None:
+            return outputs
+        return [np.array(x) for x in outputs]  # the next segment may have the same memory
 
     def _with_drawn(self, inputs: Sequence[Any], drawing: Drawing) -> tuple[Any, ...]:
         """The inputs with the random numbers, which are the last of the sequences."""

@@ -218,13 +218,14 @@ def _in_segments(
     carry, stacks = list(states), []
     runs = list(zip(sizes, *parts, strict=True))
     for size, *inputs in reversed(runs) if reverse else runs:
-        options: dict[str, Any] = {"length": size, "reverse": reverse}
         drawing = step.drawing(size, reverse)
-        if drawing.forms and current.trace is None:
-            options["drawing"] = drawing
-        else:
-            inputs += drawing.kept()
-        outputs = recur(*carry, *inputs, *step.constants, **options)
+        if current.trace is None:
+            options = {"drawing": drawing}
+        else:  # the scan around this one draws
+            options, inputs = {}, [*inputs, *drawing.kept()]
+        outputs = recur(
+            *carry, *inputs, *step.constants, length=size, reverse=reverse, **options
+        )
         carry = outputs[: len(carry)]
         stacks.append(outputs[len(carry) :])
     joined = zip(*(reversed(stacks) if reverse else stacks), strict=True)

@@ -33,6 +33,9 @@ Call = tuple[Callable[..., Any], list[Any]]
 Hole = tuple[list[Any], int, Place, int, int]
 
 
+_BYTES_OF_A_CALL = 500  # of Python objects, about
+
+
 class Frame:
     """Memory and calls for runs of `length` steps in one direction."""
 
@@ -60,6 +63,7 @@ class Frame:
         self.totals = Totals(plan.parts.totals, plan.parts.fixed_values, length)
         self._owners = [_owner(x) for x in (*self.arrays.values(), *self.carry)]
         self.nbytes = sum(x.nbytes for x in self._owners)
+        self.nbytes += _BYTES_OF_A_CALL * sum(len(calls) for calls, _ in self.strips)
         self._references = [sys.getrefcount(x) for x in self._owners]
 
     def fits(self, plan: Plan, length: int, reverse: bool) -> bool:
