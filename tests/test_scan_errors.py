@@ -172,7 +172,8 @@ def test_a_function_of_constants_is_an_operation_like_any_other():
 )
 def test_random_numbers_that_would_be_the_same_at_every_step(draw):
     before = torch.get_rng_state().tolist()
-    with pytest.raises(RuntimeError, match=r"draws random numbers, .* same .*torch\.rand.* unroll"):
+    wanted = r"(?s)draws random numbers, .* same .*test_scan_errors\.py:\d+.*torch\.rand.* unroll"
+    with pytest.raises(RuntimeError, match=wanted):
         scan(lambda x, h: (h, h * torch.as_tensor(draw())), XS, H0)
     assert torch.get_rng_state().tolist() == before
 

@@ -45,9 +45,9 @@ class Generator:
         """
         if current.trace is not None:
             raise RuntimeError(
-                f"scan: the cell draws random numbers at {user_line()}\nand would get the same ones "
-                "at every step. Inside a step use torch.rand, randn, bernoulli or dropout, or draw all steps' "
-                "numbers beforehand and pass them with xs, or use unroll"
+                "scan: the cell draws random numbers, and would get the same ones at every step, "
+                f"at {user_line()}\nInside a step use torch.rand, randn, bernoulli or dropout, or "
+                "draw all steps' numbers beforehand and pass them with xs, or use unroll"
             )
         return self._numpy
 

@@ -223,9 +223,7 @@ def _in_segments(
             options = {"drawing": drawing}
         else:  # the scan around this one draws
             options, inputs = {}, [*inputs, *drawing.kept()]
-        outputs = recur(
-            *carry, *inputs, *step.constants, length=size, reverse=reverse, **options
-        )
+        outputs = recur(*carry, *inputs, *step.constants, length=size, reverse=reverse, **options)
         carry = outputs[: len(carry)]
         stacks.append(outputs[len(carry) :])
     joined = zip(*(reversed(stacks) if reverse else stacks), strict=True)

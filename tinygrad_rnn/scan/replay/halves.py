@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_rnn.ops.elementwise import Elementwise, add, sigmoid, subtract
+from tinygrad_rnn.ops.elementwise import Elementwise, add, multiply, sigmoid, subtract
 from tinygrad_rnn.ops.linear import matmul
 from tinygrad_rnn.ops.shape import split
 from tinygrad_rnn.program import Equation, Program, Trace, Var
@@ -32,7 +32,7 @@ class _Halving:
     """The rewriting of one program.
 
     scales: what a value is to be multiplied by, 1/2 or an array along its last axis; for values
-        that can take it in: products with a fixed matrix, sums of such, parts of such.
+        that can take it in: products with something fixed, sums of such, parts of such.
     """
 
     def __init__(self, program: Program) -> None:
@@ -80,6 +80,8 @@ class _Halving:
         primitive, inputs = equation.primitive, equation.inputs
         if primitive is matmul:
             return inputs[1] in self.fixed and len(inputs[1].shape) == 2
+        if primitive is multiply:
+            return any(type(x) is Var and x in self.fixed for x in inputs)
         if primitive is split:
             return equation.params["axis"] == -1 and self.able.get(inputs[0], False)
         if primitive not in (add, subtract):
@@ -117,8 +119,9 @@ class _Halving:
         scale = self.scales.get(equation.outputs[0]) if equation.arity == 1 else None
         if primitive is sigmoid and inputs[0] in self.scales:
             primitive = sigmoid_of_twice
-        elif primitive is matmul and scale is not None:
-            operands[1] = operands[1] * scale
+        elif primitive in (matmul, multiply) and scale is not None:
+            place = next(k for k in (1, 0) if type(inputs[k]) is Var and inputs[k] in self.fixed)
+            operands[place] = operands[place] * scale
         elif primitive in (add, subtract) and scale is not None:
             operands = [
                 y if x in self.scales else y * scale for x, y in zip(inputs, operands, strict=True)
