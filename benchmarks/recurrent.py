@@ -43,6 +43,7 @@ from recurrent_columns import (
 
 import tinygrad_rnn
 from tinygrad_rnn.scan import scan, unroll
+from tinygrad_rnn.scan.scan import trace_step
 
 SIZES = [  # T, B, D, H
     (32, 16, 32, 64),
@@ -169,23 +170,22 @@ def memory() -> Table:
 
 
 def first_calls() -> Table:
-    """What the first call of scan with a cell costs more than later ones; and two eager steps."""
-    header = ["", "first call ms", "later calls ms", "difference ms", "two eager steps ms"]
+    """What tracing a step costs, at every call, and the first call of scan with a cell."""
+    header = ["", "tracing ms", "two eager steps ms", "first call ms", "later calls ms"]
     rows = []
     for name, backward in (("forward", False), ("forward and backward", True)):
         T, B, D, H = FIRST_CALL_SIZE
         # Every cell comes with a batch size of its own, so that nothing can be known of it.
         batches = (B + 2 * k + backward for k in range(FRESH_CELLS))
         samples = [of_a_new_cell((T, batch, D, H), backward) for batch in batches]
-        first, later, eager = (statistics.median(column) for column in zip(*samples, strict=True))
-        times = (first, later, first - later, eager)
+        times = [statistics.median(column) for column in zip(*samples, strict=True)]
         rows.append([name, *(f"{seconds * 1e3:.2f}" for seconds in times)])
         show(header, rows)
     return header, rows
 
 
-def of_a_new_cell(size: tuple[int, int, int, int], backward: bool) -> tuple[float, float, float]:
-    """Seconds of the first call of scan with a cell, of a later call, and of two eager steps."""
+def of_a_new_cell(size: tuple[int, int, int, int], backward: bool) -> tuple[float, ...]:
+    """Seconds to trace a step, of two eager steps, of the first call of scan and of a later one."""
     problem = draw("peephole", *size)
     x, *weights = (tinygrad_rnn.tensor(leaf, requires_grad=True) for leaf in problem.leaves)
     two = tinygrad_rnn.tensor(problem.x[:2], requires_grad=True)
@@ -201,7 +201,9 @@ def of_a_new_cell(size: tuple[int, int, int, int], backward: bool) -> tuple[floa
     scanning, eager = call(scan, x), call(unroll, two)
     first, *later = (duration(scanning) for _ in range(1 + LATER_CALLS))
     eagerly = [duration(eager) for _ in range(LATER_CALLS)]
-    return first, statistics.median(later), statistics.median(eagerly)
+    traces = [duration(lambda: trace_step(cell, x, (zeros, zeros))) for _ in range(LATER_CALLS)]
+    tracing, eager_time, later_time = map(statistics.median, (traces, eagerly, later))
+    return tracing, eager_time, first, later_time
 
 
 def duration(call: Callable[[], Any]) -> float:
@@ -314,10 +316,10 @@ there and a step of a tiny layer had been taken (`benchmarks/recurrent_memory.py
 are part of it, the input and the weights are not.""",
     f"""## First call
 
-What `scan` does with a cell that it has not seen costs time once. The peephole LSTM above at
-T, B, D, H = {written(FIRST_CALL_SIZE)}: the first call with a new cell at a new batch size, the
-median of the {LATER_CALLS} calls after it, and two steps of the same cell through `unroll`; medians
-over {FRESH_CELLS} cells.""",
+The cell is traced at every call, whatever T is; what follows from that is worked out once. The
+peephole LSTM above at T, B, D, H = {written(FIRST_CALL_SIZE)}: tracing a step, and two steps of the
+same cell through `unroll`; then a whole call with a new cell at a new batch size, and the median of
+the {LATER_CALLS} calls after it. Medians over {FRESH_CELLS} cells.""",
 )
 
 if __name__ == "__main__":
