@@ -54,7 +54,7 @@ class Recurrence(Primitive):
             inputs = self._with_drawn(inputs, drawing)
         if xp is not np:
             return interpret(self.program, xp, inputs, length, reverse)
-        outputs = self._plan.run(inputs, length, reverse)
+        outputs = pool.run(self._plan, inputs, length, reverse)
         if drawing is None:
             return outputs
         return [np.array(x) for x in outputs]  # the next segment may have the same memory

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,10 +20,8 @@ from tinygrad_rnn.scan.replay import memory
 from tinygrad_rnn.scan.replay.blas import adding
 from tinygrad_rnn.scan.replay.instructions import Instruction, add_product
 from tinygrad_rnn.scan.replay.memory import Place, Storage, allocate
+from tinygrad_rnn.scan.replay.plan import Plan
 from tinygrad_rnn.scan.replay.totals import Totals
-
-if TYPE_CHECKING:
-    from tinygrad_rnn.scan.replay.plan import Plan
 
 #: A call, function(*arguments); the arguments may have holes that each run fills.
 Call = tuple[Callable[..., Any], list[Any]]
@@ -162,6 +160,7 @@ class Frame:
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """The outputs for these inputs: arrays for the program's carry, sequences and constants."""
         plan, program = self.plan, self.plan.program
+        inputs = (*inputs, *plan.captured)
         count = len(program.carry)
         sequences = inputs[count : count + len(program.sequences)]
         known = dict(zip(program.sequences + program.constants, inputs[count:], strict=True))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tinygrad_rnn.ops.lifting import lift
 from tinygrad_rnn.ops.shape import split
@@ -23,7 +23,6 @@ from tinygrad_rnn.scan.replay.instructions import Instruction, copy
 from tinygrad_rnn.scan.replay.lowering import Lowering, Spread
 from tinygrad_rnn.scan.replay.memory import Place, Storage
 from tinygrad_rnn.scan.replay.merging import merged
-from tinygrad_rnn.scan.replay.pool import pool
 
 _WRITTEN = (memory.STRIP, memory.STACK)  # kinds that the parts hand values over in
 STRIP_BYTES = 1 << 22  # what before and after may touch at a time, to stay in a core's cache
@@ -37,7 +36,10 @@ class Strip(NamedTuple):
 
 
 class Plan:
-    """A step for NumPy: `run` computes it T times."""
+    """A step for NumPy, laid out once for any number of steps.
+
+    program: with halves in the weights; its last constants are `captured`.
+    """
 
     def __init__(self, program: Program) -> None:
         self.program, self.captured = halved(program)
@@ -45,17 +47,12 @@ class Plan:
         self._strips: dict[int, Strip] = {}
         self._ready = False
 
-    def run(self, inputs: Sequence[Any], length: int, reverse: bool) -> list[Any]:
-        """The outputs of the program after `length` steps; see `interpret`, which defines them."""
+    def lower(self) -> None:
+        """Work the plan out, unless that has been done: not before somebody wants to run it."""
         with self._lock:
             if not self._ready:
                 self._lower()
                 self._ready = True
-        frame = pool.take(self, length, reverse)
-        try:
-            return frame.run((*inputs, *self.captured))
-        finally:
-            frame.busy = False
 
     # The loop.
 

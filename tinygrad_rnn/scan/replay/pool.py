@@ -8,12 +8,11 @@ looks at its memory any more. How many are kept is bounded, oldest out first. Re
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any
 
 from tinygrad_rnn.scan.replay.frame import Frame
-
-if TYPE_CHECKING:
-    from tinygrad_rnn.scan.replay.plan import Plan
+from tinygrad_rnn.scan.replay.plan import Plan
 
 IDLE_BYTES = 1 << 30  # of frames that nobody uses
 OF_ONE_PLAN = 32  # frames, in use or not: as for the layers of one form in one net
@@ -27,8 +26,17 @@ class Pool:
         self._frames: list[Frame] = []
         self._lock = threading.RLock()
 
-    def take(self, plan: Plan, length: int, reverse: bool) -> Frame:
+    def run(self, plan: Plan, inputs: Sequence[Any], length: int, reverse: bool) -> list[Any]:
+        """The outputs of a plan after `length` steps; see `interpret`, which defines them."""
+        frame = self._take(plan, length, reverse)
+        try:
+            return frame.run(inputs)
+        finally:
+            frame.busy = False
+
+    def _take(self, plan: Plan, length: int, reverse: bool) -> Frame:
         """A frame for a run, marked busy: an idle one if there is one, else a new one."""
+        plan.lower()
         with self._lock:
             for frame in reversed(self._frames):
                 if frame.fits(plan, length, reverse) and frame.idle():
