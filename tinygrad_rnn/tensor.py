@@ -494,7 +494,7 @@ def grad(
 
 
 def _as_tuple(tensors: Any) -> tuple[Any, ...]:
-    return (tensors,) if tensors is None or isinstance(tensors, Tensor) else tuple(tensors)
+    return (tensors,) if tensors is None or isinstance(tensors, Tracer) else tuple(tensors)
 
 
 def _edge_of(tensor: Tensor, caller: str) -> Edge:

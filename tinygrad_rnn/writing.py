@@ -70,7 +70,7 @@ class Writable(Operators):
 
     def _arithmetic(self, name: str, ufunc: str, other: Any) -> Self:
         """x = ufunc(x, other) in place; x keeps its dtype."""
-        value = other.array if isinstance(other, Writable) else literal(other)
+        value = other.array if isinstance(other, Operators) else literal(other)  # type: ignore[attr-defined]
 
         def write(xp: Any, array: Array) -> None:
             try:

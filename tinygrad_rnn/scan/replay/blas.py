@@ -40,7 +40,7 @@ def gemm(dtype: np.dtype[Any]) -> Callable[..., None] | None:
 
 def adding(
     a: Any, b: Any, out: Any, scratch: dict[Any, Any]
-) -> tuple[Callable[..., Any], list[Any]]:
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """The call that does out += a @ b on these very arrays, which must outlive it.
 
     The arguments are worked out here, once, so that the call itself costs no more than a matmul.
@@ -50,18 +50,18 @@ def adding(
     order = _ROW_MAJOR if _leading(out, _ROW_MAJOR) else _COLUMN_MAJOR
     leading = _leading(out, order)
     if function is None or not leading or not (out.size and a.size):
-        return _multiply_and_add, [_shared(scratch, out), a, b, out]
+        return _multiply_and_add, (_shared(scratch, out), a, b, out)
     arguments: list[Any] = [order]
     matrices: list[Any] = []
     for x in (a, b):
         plain = _leading(x, order)
         other = _leading(x, _ROW_MAJOR + _COLUMN_MAJOR - order)
         if not (plain or other):
-            return _multiply_and_add, [_shared(scratch, out), a, b, out]
+            return _multiply_and_add, (_shared(scratch, out), a, b, out)
         arguments.append(_PLAIN if plain else _TRANSPOSED)
         matrices += [ctypes.c_void_p(x.ctypes.data), _value(ctypes.c_int64, plain or other)]
     one = _value(_SCALARS[out.dtype.char][1], 1)
-    return function, [
+    return function, (
         *(_value(ctypes.c_int, flag) for flag in arguments),
         *(_value(ctypes.c_int64, n) for n in (*out.shape, a.shape[1])),
         one,
@@ -69,7 +69,7 @@ def adding(
         one,
         ctypes.c_void_p(out.ctypes.data),
         _value(ctypes.c_int64, leading),
-    ]
+    )
 
 
 @functools.cache

@@ -24,7 +24,7 @@ from tinygrad_rnn.scan.replay.plan import Plan
 from tinygrad_rnn.scan.replay.totals import Totals
 
 #: A call, function(*arguments); the arguments may have holes that each run fills.
-Call = tuple[Callable[..., Any], list[Any]]
+Call = tuple[Callable[..., Any], Sequence[Any]]
 
 
 #: An argument that a run fills in: the arguments, its index, its Place, the first and last step.
@@ -122,7 +122,7 @@ class Frame:
                     a, b, sum_ = arguments
                     calls.append(adding(a, b, sum_, self._products))
                 else:
-                    calls.append((function, arguments))
+                    calls.append((function, tuple(arguments)))
         at_strip(strip.after)
         return calls, holes
 
@@ -178,16 +178,16 @@ class Frame:
             for number in range(count):
                 np.copyto(self._first(number), inputs[number])
             for calls, holes in self.strips:
-                for arguments, position, place, start, stop in holes:
+                for holed, position, place, start, stop in holes:
                     if place.storage.kind == memory.CONSTANT:
                         array = constants[place.storage.number]
                     else:
                         array = sequences[place.storage.number][start:stop]
-                    arguments[position] = place.of(array)
+                    holed[position] = place.of(array)
                 for function, arguments in calls:
                     function(*arguments)
-                for arguments, position, *_ in holes:
-                    arguments[position] = None
+                for holed, position, *_ in holes:
+                    holed[position] = None
             last = [self._last(number).copy() for number in range(count)]
             sums = self.totals.sums(lambda x: self._all(x, known))
         return [*last, *(self._stacked(x, known) for x in program.stacked), *sums]
