@@ -1,13 +1,13 @@
 """A cell of one's own: the equations of a paper in ten lines, trained through `scan`.
 
-    python examples/custom_cell.py [T]
+    python examples/custom_cell.py [--steps 40] [--device cuda]
 
 The minimal gated unit (Zhou, Wu, Zhang and Zhou 2016, arXiv 1603.09420) learns to add: of T random
-numbers, 40 if not told otherwise, one in each half is marked, and after the last step it has to say
-the sum of the two. It takes some seconds.
+numbers one in each half is marked, and after the last step it has to say the sum of the two. It
+takes some seconds.
 """
 
-import sys
+import argparse
 
 import tinygrad_rnn as torch
 import tinygrad_rnn.nn as nn
@@ -33,8 +33,14 @@ class MinimalGatedUnit(nn.Module):
         return h, h  # what leaves the step, and what the next step gets
 
 
-T = int(sys.argv[1]) if len(sys.argv) > 1 else 40
-B, HIDDEN = 32, 64
+options = argparse.ArgumentParser(description="A minimal gated unit learns to add.")
+options.add_argument("--steps", type=int, default=40, help="T, at least 2")
+options.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+chosen = options.parse_args()
+if chosen.steps < 2:
+    options.error(f"--steps: one number in each half needs at least 2 steps, got {chosen.steps}")
+torch.set_default_device(chosen.device)
+T, B, HIDDEN = chosen.steps, 32, 64
 
 
 def sums_to_learn():
