@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_ops import CASES, PRIMITIVES, as_list
 
 from tinygrad_rnn import ops
-from tinygrad_rnn.ops.lifting import can_lift, can_total, lift, steps_summed, sums_operand, total
+from tinygrad_rnn.ops.lifting import can_lift, can_total, lift, sums_operand, total
 from tinygrad_rnn.tensor import Tensor
 
 T = 4
@@ -184,10 +184,7 @@ def sum_from_operands(call):
     places = sums_operand(call.primitive, shapes, call.stacked)
     if not places or not all(call.stacked[place] for place in places):
         return None
-    operands = [
-        steps_summed(x, ndim) if place in places else x
-        for place, (x, ndim) in enumerate(zip(call.all, call.ndims, strict=True))
-    ]
+    operands = [x.sum(axis=0) if place in places else x for place, x in enumerate(call.all)]
     return call.primitive(*operands, **call.params)
 
 

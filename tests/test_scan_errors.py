@@ -4,7 +4,9 @@ A cell that needs values is told the file and line, and that unroll runs it. Not
 scan stays behind.
 """
 
+import gc
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -348,3 +350,21 @@ def test_modes_of_layers(layer, mode):
     expected = f"{layer.__name__}: mode is 'scan' or 'unroll', not {mode!r}"
     with pytest.raises(ValueError, match=re.escape(expected)):
         layer(3, 4, mode=mode)
+
+
+def test_a_run_that_fails_holds_on_to_nothing():
+    """Its inputs go, and the next run of the same step is right."""
+    table = torch.ones(4, 3)
+
+    def cell(place, h):
+        return h, h + F.embedding(place, table)
+
+    wrong = torch.tensor([[0, 1], [2, 7], [3, 3]])
+    memory = weakref.ref(wrong.array)
+    with pytest.raises(IndexError, match="out of bounds"):
+        scan(cell, wrong, torch.zeros(2, 3))
+    del wrong
+    gc.collect()
+    assert memory() is None
+    _, h = scan(cell, torch.tensor([[0, 1], [2, 0], [3, 3]]), torch.zeros(2, 3))
+    assert (h == 3).all()

@@ -512,17 +512,22 @@ class Program:
 
     def evaluate(self, values: Mapping[Var, Any]) -> dict[Var, Any]:
         """One step on given values of the inputs, of any kind: the values of all variables."""
-        known = dict(values)
-        for equation in self.equations:
-            made = equation.primitive(
-                *(known[x] if type(x) is Var else x for x in equation.inputs), **equation.params
-            )
-            several = made if type(made) is list else [made]
-            known.update(zip(equation.outputs, several, strict=True))
-        return known
+        return evaluate(self.equations, values)
 
     def __str__(self) -> str:
         return program_text(self)
+
+
+def evaluate(equations: Iterable[Equation], values: Mapping[Var, Any]) -> dict[Var, Any]:
+    """The given values, and those that the equations compute from them."""
+    known = dict(values)
+    for equation in equations:
+        made = equation.primitive(
+            *(known[x] if type(x) is Var else x for x in equation.inputs), **equation.params
+        )
+        several = made if type(made) is list else [made]
+        known.update(zip(equation.outputs, several, strict=True))
+    return known
 
 
 def _needed(equations: Iterable[Equation], outputs: Iterable[Var]) -> list[Equation]:

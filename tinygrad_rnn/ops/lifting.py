@@ -21,7 +21,7 @@ from tinygrad_rnn.ops.broadcasting import broadcast_to, sum_to
 from tinygrad_rnn.ops.elementwise import Elementwise, add, cast, multiply, negative, subtract
 from tinygrad_rnn.ops.indexing import add_rows, gather, getitem, place, scatter_add, take
 from tinygrad_rnn.ops.linear import contract, einsum, matmul, swap
-from tinygrad_rnn.ops.primitive import Primitive, shape_of
+from tinygrad_rnn.ops.primitive import Primitive
 from tinygrad_rnn.ops.shape import (
     concatenate,
     flip,
@@ -278,8 +278,3 @@ def total(
         _, inputs = _with_time(params["inputs"], stacked)
         return einsum(*operands, inputs=inputs, output=params["output"])
     return primitive(*operands, **params)
-
-
-def steps_summed(x: Any, ndim: int) -> Any:
-    """The sum over the time axis of values of `ndim` axes each."""
-    return sum_to(x, shape=shape_of(x)[x.ndim - ndim :])

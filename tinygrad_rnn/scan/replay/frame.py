@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_rnn.program import Var
+from tinygrad_rnn.program import Var, evaluate
 from tinygrad_rnn.scan.replay import memory
 from tinygrad_rnn.scan.replay.blas import adding
 from tinygrad_rnn.scan.replay.instructions import Instruction, add_product
@@ -165,29 +165,25 @@ class Frame:
         sequences = inputs[count : count + len(program.sequences)]
         known = dict(zip(program.sequences + program.constants, inputs[count:], strict=True))
         with np.errstate(all="ignore"):  # NaN and Inf are values
-            for equation in plan.parts.fixed:
-                made = equation.primitive(
-                    *(known[x] if type(x) is Var else x for x in equation.inputs),
-                    **equation.params,
-                )
-                several = made if type(made) is list else [made]
-                known.update(zip(equation.outputs, map(np.asarray, several), strict=True))
-            constants = [known[x] for x in plan.constants()]
+            known = evaluate(plan.parts.fixed, known)
+            constants = [np.asarray(known[x]) for x in plan.constants()]
             for storage, number in self.fixed:
                 np.copyto(self.arrays[storage], constants[number])
             for number in range(count):
                 np.copyto(self._first(number), inputs[number])
             for calls, holes in self.strips:
-                for holed, position, place, start, stop in holes:
-                    if place.storage.kind == memory.CONSTANT:
-                        array = constants[place.storage.number]
-                    else:
-                        array = sequences[place.storage.number][start:stop]
-                    holed[position] = place.of(array)
-                for function, arguments in calls:
-                    function(*arguments)
-                for holed, position, *_ in holes:
-                    holed[position] = None
+                try:
+                    for holed, position, place, start, stop in holes:
+                        if place.storage.kind == memory.CONSTANT:
+                            array = constants[place.storage.number]
+                        else:
+                            array = sequences[place.storage.number][start:stop]
+                        holed[position] = place.of(array)
+                    for function, arguments in calls:
+                        function(*arguments)
+                finally:  # hold on to no input, not even of a run that failed
+                    for holed, position, *_ in holes:
+                        holed[position] = None
             last = [self._last(number).copy() for number in range(count)]
             sums = self.totals.sums(lambda x: self._all(x, known))
         return [*last, *(self._stacked(x, known) for x in program.stacked), *sums]
