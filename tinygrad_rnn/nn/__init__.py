@@ -1,6 +1,6 @@
 """Layers, losses and what belongs to them, under PyTorch's names.
 
-Start with module.py (what a layer is) and functional.py (what the layers compute).
+Start with module.py (what a layer is) and functional/ (what the layers compute).
 """
 
 from tinygrad_rnn.nn import functional, init, utils

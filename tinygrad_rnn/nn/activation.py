@@ -1,7 +1,7 @@
 """The elementwise nonlinearities and the softmax, as layers for `Sequential`.
 
-Each has no parameters and calls the function of the same name in functional.py, which says what it
-computes. Read module.py before this file.
+Each has no parameters and calls the function of the same name in functional/activation.py, which
+says what it computes. Read module.py before this file.
 """
 
 from __future__ import annotations

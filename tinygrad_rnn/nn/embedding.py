@@ -11,6 +11,7 @@ from tinygrad_rnn import creation
 from tinygrad_rnn.modes import no_grad
 from tinygrad_rnn.nn import functional as F
 from tinygrad_rnn.nn import init
+from tinygrad_rnn.nn.functional.layers import padding_row
 from tinygrad_rnn.nn.module import Module
 from tinygrad_rnn.nn.parameter import Parameter
 from tinygrad_rnn.tensor import Tensor
@@ -47,7 +48,7 @@ class Embedding(Module):
         super().__init__()
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
-        self.padding_idx = F.padding_row(padding_idx, num_embeddings)
+        self.padding_idx = padding_row(padding_idx, num_embeddings)
         if _weight is not None:
             self.weight = _weight
         else:

@@ -1,6 +1,6 @@
 """The losses as layers: what a prediction costs, given its target.
 
-Each calls the function of functional.py that says what it computes, shapes included. Losses that
+Each calls the function of functional/ that says what it computes, shapes included. Losses that
 are logarithms of probabilities are in nats. Read module.py before this file.
 """
 
