@@ -24,28 +24,33 @@ class InputError(click.ClickException):
 
     exit_code = 2
 
+    def __init__(self, message: str, program: str = "tinygrad-rnn") -> None:
+        super().__init__(message)
+        self.program = program
+
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the message as one line."""
         line = " ".join(self.format_message().split())
-        click.echo(f"tinygrad-rnn: {line}", file=file or sys.stderr)
+        click.echo(f"{self.program}: {line}", file=file or sys.stderr)
 
 
 @contextmanager
-def in_one_line() -> Iterator[None]:
-    """Turn the errors that a person can act on into InputError."""
+def in_one_line(program: str = "tinygrad-rnn") -> Iterator[None]:
+    """Turn the errors that a person can act on into InputError, which begins with `program`."""
     try:
         yield
     except click.UsageError as error:
         help_command = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
-        raise InputError(error.format_message() + help_command) from error
+        raise InputError(error.format_message() + help_command, program) from error
     except (TextError, PromptError, TrainingError, FileFormatError) as error:
-        raise InputError(str(error)) from error
+        raise InputError(str(error), program) from error
     except MemoryError as error:
-        raise InputError(f"not enough memory: {error}; lower --hidden, --batch or --seq") from error
+        advice = f"not enough memory: {error}; lower --hidden, --batch or --seq"
+        raise InputError(advice, program) from error
     except BrokenPipeError:
         raise  # the reader of a pipe has gone, and click ends quietly
     except OSError as error:
-        raise InputError(str(error)) from error
+        raise InputError(str(error), program) from error
 
 
 class OneLineErrors(click.Group):
