@@ -94,7 +94,9 @@ class Node:
         self.arity = len(outputs)
         self.order = next(_clock)
         self.hooks = None
-        self.line = user_line() if current.watching else None
+        self.line = None
+        for watch in current.watches:
+            watch.recorded(self)
 
     def __repr__(self) -> str:
         return f"<node {self.order}: {self.primitive.name}>"
@@ -117,6 +119,38 @@ class Node:
 
 
 _NOT_ARRAYS = (tuple, float, int, bool)  # a shape or a number, which is not worth releasing
+
+
+class Turn:
+    """A node's turn in a backward pass, for those who watch.
+
+    outputs, inputs: as the node's rules see them: values, or shapes.
+    edges: of the inputs whose cotangents are asked for.
+    known: the pass's cotangents, by edge; those of weights may be `Products`, not yet computed.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        edges: Sequence[Edge | None],
+        outputs: Sequence[Any],
+        inputs: Sequence[Any],
+        known: dict[Edge, Any],
+    ) -> None:
+        self.node, self.outputs, self.inputs, self.known = node, outputs, inputs, known
+        self.edges = [edge for edge in edges if edge is not None]
+
+    def given(self) -> list[Any]:
+        """The outputs' cotangents, None where there is none: before the turn."""
+        return [self._value(edge) for edge in output_edges(self.node)]
+
+    def pulled(self) -> list[Any]:
+        """The inputs' cotangents, as far as they are known: other nodes add to them too."""
+        return [self._value(edge) for edge in self.edges]
+
+    def _value(self, edge: Edge) -> Any:
+        g = self.known.get(edge)
+        return g.total() if type(g) is Products else g
 
 
 class _Writes:
@@ -222,7 +256,7 @@ class _Walk:
         self.own: set[Edge] = set()  # edges whose cotangent is a sum in an array of its own
 
     def __iter__(self) -> Iterator[Visit]:
-        wanted, watching, releasing = self.wanted, current.watching, not self.retain_graph
+        wanted, watches, releasing = self.wanted, current.watches, not self.retain_graph
         cotangents, recording = self.cotangents, self.create_graph
         inputs: Sequence[Any] | None
         outputs: Sequence[Any]
@@ -247,25 +281,18 @@ class _Walk:
                 edges = self.leading[node]
             if recording:
                 outputs, inputs = self._recorded(node)
-            if watching:
-                yield from self._watched((node, edges, outputs, inputs))
+            if watches:
+                turn = Turn(node, edges, outputs, inputs, cotangents)
+                looks = [watch.pulling(turn) for watch in watches]
+                for look in looks:
+                    next(look)
+                yield node, edges, outputs, inputs
+                for look in looks:
+                    next(look, None)
             else:
                 yield node, edges, outputs, inputs
             if releasing and node.keeps:
                 node.release()
-
-    def _watched(self, visit: Visit) -> Iterator[Visit]:
-        """Yield the visit, and look whether the rules made something worse than they were given."""
-        node, edges, outputs, inputs = visit
-        followed = [edge for edge in edges if edge is not None]
-        known = [self.cotangents.get(edge) for edge in (*output_edges(node), *followed)]
-        known = [g.total() if type(g) is Products else g for g in known]
-        before = _worst([*known, *outputs, *inputs])
-        yield visit
-        gs = [self.cotangents.get(edge) for edge in followed]
-        made = _worst([g.total() if type(g) is Products else g for g in gs])
-        if made > before:
-            raise RuntimeError(_anomaly("backward", node.primitive, inputs, made, node.line))
 
     def _meet(self, node: Node) -> None:
         """Run the hooks on a node's cotangents, and set those aside that were asked for."""
@@ -440,37 +467,6 @@ def _tensors_of_callers() -> Iterator[tuple[str, Any]]:
                     if hasattr(part, "_edge"):
                         yield name, part
         frame = frame.f_back  # type: ignore[assignment]
-
-
-def watch_forward(primitive: Primitive, arrays: Sequence[Any], outputs: Sequence[Any]) -> None:
-    """Raise at an operation whose results are worse than its operands: NaN, or else Inf."""
-    made = _worst(outputs)
-    if made > _worst(arrays):
-        raise RuntimeError(_anomaly("forward", primitive, arrays, made, user_line()))
-
-
-_GRADES = ("finite values", "Inf", "NaN")
-
-
-def _worst(values: Sequence[Any]) -> int:
-    """The place in _GRADES of the worst value there is."""
-    worst = 0
-    for value in values:
-        array = getattr(value, "array", value)
-        if type(array) is float or getattr(getattr(array, "dtype", None), "kind", "") == "f":
-            xp = namespace(array)
-            if xp.isnan(array).any():
-                return 2
-            worst = max(worst, int(xp.isinf(array).any()))
-    return worst
-
-
-def _anomaly(
-    direction: str, primitive: Primitive, operands: Sequence[Any], made: int, line: str | None
-) -> str:
-    shapes = ", ".join(describe(operand) for operand in operands)
-    where = line or "called before detect_anomaly was entered: run the forward pass inside it too"
-    return f"{direction} of {primitive.name}({shapes}) made the first {_GRADES[made]}; {where}"
 
 
 def user_line() -> str:

@@ -1,7 +1,7 @@
-"""Modes: whether operations are being recorded, and whether they are watched for NaN.
+"""Modes: whether operations are being recorded, and who watches them.
 
 Each thread has its own, as in PyTorch: one thread's no_grad does not stop another's recording.
-What recording is stands in `graph.py`.
+What recording is stands in `graph.py`; the watch that stops at the first NaN in `anomaly.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -19,8 +19,9 @@ class _Mode(threading.local):
     """This thread's modes."""
 
     recording = True  # no_grad, enable_grad, set_grad_enabled
-    watching = False  # detect_anomaly
+    watches: tuple[Watch, ...] = ()  # who looks at every operation
     trace: Any = None  # the step of a recurrence that is being written down (program.py)
+    observer: Any = None  # runs recurrences instead of scan and unroll (diagnose/observe.py)
 
 
 current = _Mode()
@@ -128,38 +129,33 @@ def is_grad_enabled() -> bool:
     return current.recording
 
 
-class detect_anomaly:
-    """Stop at the first operation, forward or backward, that makes a NaN or Inf it was not given.
+class Watch:
+    """Somebody who looks at every operation of this thread, from entering to leaving it.
 
-    The RuntimeError names the operation, the shapes and dtypes of its operands, and the line
-    of the program that called it. Slower by one check per operation: for looking, not for training.
-
-    >>> import tinygrad_rnn as torch
-    >>> with torch.autograd.detect_anomaly():
-    ...     torch.log(torch.zeros(2))  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    RuntimeError: forward of log((2,) float32) made the first Inf; ...
+    Subclasses override what they want to see. They must not change what they look at.
     """
 
-    def __init__(self, mode: bool = True) -> None:
-        self._value = mode
-        self._earlier: list[bool] = []
+    def before(self, primitive: Any, operands: Sequence[Any]) -> None:
+        """A primitive will be applied to operands, of which at least one is a Tensor."""
 
-    def __enter__(self) -> None:
-        self._earlier.append(current.watching)
-        current.watching = self._value
+    def after(
+        self, primitive: Any, operands: Sequence[Any], params: dict[str, Any], made: Any
+    ) -> None:
+        """It has been, and has made a Tensor, or a list of them.
+
+        Not called if it failed, or is tried again on operands of one dtype.
+        """
+
+    def recorded(self, node: Any) -> None:
+        """An operation is being recorded, as this node of the graph: between before and after."""
+
+    def pulling(self, turn: Any) -> Iterator[None]:
+        """A node has its `Turn` in a backward pass (`graph.py`), which happens at the yield."""
+        yield
+
+    def __enter__(self) -> Any:
+        current.watches = (*current.watches, self)
+        return self
 
     def __exit__(self, *exc_info: object) -> None:
-        current.watching = self._earlier.pop()
-
-
-class set_detect_anomaly(detect_anomaly):
-    """`detect_anomaly`, on (or off) at once when called, and back again at the end of a `with`."""
-
-    def __init__(self, mode: bool) -> None:
-        super().__init__(mode)
-        super().__enter__()
-
-    def __enter__(self) -> None:
-        current.watching = self._value
+        current.watches = tuple(watch for watch in current.watches if watch is not self)

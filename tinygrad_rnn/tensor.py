@@ -17,7 +17,7 @@ import numpy as np
 from tinygrad_rnn import backend, printing
 from tinygrad_rnn.autodiff import Edge, source
 from tinygrad_rnn.backend import Array, DTypeLike, namespace
-from tinygrad_rnn.graph import Hooks, Node, RemovableHandle, pull_back, watch_forward
+from tinygrad_rnn.graph import Hooks, Node, RemovableHandle, pull_back
 from tinygrad_rnn.modes import current, set_grad_enabled
 from tinygrad_rnn.ops.operators.arguments import sizes_of, sizes_to_make
 from tinygrad_rnn.ops.primitive import Primitive, Tracer, describe
@@ -88,6 +88,10 @@ class Tensor(Writable):
                 edges.append(None)
             bit += bit
         xp = np if type(self.array) is np.ndarray else namespace(self.array)
+        watches = current.watches
+        if watches:
+            for watch in watches:
+                watch.before(primitive, args)
         try:
             result = primitive.evaluate(xp, *arrays, **params)
         except (ValueError, TypeError, IndexError, RuntimeError) as error:
@@ -97,19 +101,23 @@ class Tensor(Writable):
             primitive, outputs, arrays, edges
         ):
             return primitive(*in_one_dtype(primitive, args, arrays), **params)
-        if current.watching:
-            watch_forward(primitive, arrays, outputs)
         node: Edge | None = None
         if needed and current.recording and primitive.differentiable:
             node = Node(primitive, arrays, outputs, params, edges, needed | bit)
+        made: Any
         if outputs is not result:
-            return wrap(result, node)
-        if node is None or node.arity == 1:
-            return [wrap(output, node) for output in outputs]
-        return [
-            wrap(output, (node, index) if output.dtype.kind == "f" else None)
-            for index, output in enumerate(outputs)
-        ]
+            made = wrap(result, node)
+        elif node is None or node.arity == 1:
+            made = [wrap(output, node) for output in outputs]
+        else:
+            made = [
+                wrap(output, (node, index) if output.dtype.kind == "f" else None)
+                for index, output in enumerate(outputs)
+            ]
+        if watches:
+            for watch in watches:
+                watch.after(primitive, args, params, made)
+        return made
 
     # What it is.
 
