@@ -26,7 +26,6 @@ TRAINED_ON = 10  # the longest sequence in training
 LENGTHS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
-# --8<-- [start:model]
 class Parity(nn.Module):
     """After every bit: was the number of ones so far odd?"""
 
@@ -41,16 +40,12 @@ class Parity(nn.Module):
         return self.output(hs)
 
 
-# --8<-- [end:model]
-
-
 def some_bits(length: int, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(T, B, 1) random bits, and whether the number of ones up to each is odd."""
     bits = torch.randint(0, 2, (length, batch, 1))
     return bits.float(), (bits.cumsum(0) % 2).float()
 
 
-# --8<-- [start:train]
 def train(units: int, updates: int) -> tuple[Parity, list[float]]:
     """A network trained on sequences of 1 to 10 bits, and its losses in nats per bit."""
     model = Parity(units)
@@ -66,9 +61,6 @@ def train(units: int, updates: int) -> tuple[Parity, list[float]]:
     return model, losses
 
 
-# --8<-- [end:train]
-
-
 @torch.no_grad()
 def accuracies(model: Parity, batch: int = 200) -> dict[int, float]:
     """By length: the share of right answers after the last bit, on new sequences."""
@@ -80,7 +72,6 @@ def accuracies(model: Parity, batch: int = 200) -> dict[int, float]:
     return found
 
 
-# --8<-- [start:shared]
 class PerStep(NamedTuple):
     """The gradient of the recurrent weight: of the one that all steps share, and of copies."""
 
@@ -108,9 +99,6 @@ def gradient_per_step(model: Parity, length: int = 6) -> PerStep:
     return PerStep(shared, of_copies)
 
 
-# --8<-- [end:shared]
-
-
 def weights_needed(length: int, units: int) -> tuple[int, int]:
     """Numbers to learn, for sequences of a length: by this network, and by a feed-forward one."""
     feed_forward = nn.Sequential(nn.Linear(length, units), nn.Tanh(), nn.Linear(units, 1))
@@ -126,7 +114,7 @@ def draw(runs: list[dict[int, float]], units: int) -> Any:
     left.axvspan(1, TRAINED_ON, color="tab:green", alpha=0.15, label="lengths in training")
     left.axhline(0.5, color="black", linestyle=":", label="guessing")
     left.set(ylim=(0.4, 1.03), xlabel="bits read", ylabel="share of right answers")
-    left.legend(frameon=False, loc="lower left")
+    left.legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.62))
     counts = zip(*(weights_needed(length, units) for length in LENGTHS), strict=True)
     for name, numbers in zip(("recurrent", "feed-forward"), counts, strict=True):
         right.loglog(LENGTHS, numbers, "o-", label=name, markersize=4)

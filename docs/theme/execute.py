@@ -1,26 +1,63 @@
-"""How does a page show what its code does? The build runs the code.
+"""How does a page show code and what it does? The build fetches the code, and runs it.
 
+    ```python
+    # from examples/hello.py: Net, train      the source of these definitions; of the whole file
+    ```                                       without names
     ```python exec="on"         the code, and below it what it prints and shows
     ```python exec="hidden"     only what it prints and shows
 
-The blocks of a page share their names, in order. `show(x)` puts a matplotlib figure, or anything
-that draws itself as SVG, below the block. Code that raises stops the build.
+The blocks that a page runs share their names, in order. `show(x)` puts a matplotlib figure, or
+anything that draws itself as SVG, below the block. Code that raises stops the build.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import os
 import re
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
+FETCHED = re.compile(r"^# from (\S+\.py)(?:: ([\w, ]+))?$", re.MULTILINE)
 BLOCK = re.compile(r'^```python exec="(on|hidden)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 os.environ["TQDM_DISABLE"] = "1"  # no progress bars in the log of the build
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+def fetched(markdown: str) -> str:
+    """The page with the source of the definitions that it names."""
+    return FETCHED.sub(lambda found: _source(found[1], found[2]), markdown)
+
+
+def _source(path: str, wanted: str | None) -> str:
+    """The source of some classes, functions and constants of a file, or of all of it."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    if wanted is None:
+        return text.rstrip("\n")
+    lines, names = text.splitlines(), wanted.split(", ")
+    places = {}
+    for node in ast.parse(text).body:
+        decorators = [decorator.lineno for decorator in getattr(node, "decorator_list", [])]
+        place = slice(min([node.lineno, *decorators]) - 1, node.end_lineno)
+        for name in _defined_by(node):
+            places[name] = place
+    missing = [name for name in names if name not in places]
+    if missing:
+        raise ValueError(f"{path} defines no {', '.join(missing)}")
+    return "\n\n\n".join("\n".join(lines[places[name]]) for name in names)
+
+
+def _defined_by(node: ast.stmt) -> list[str]:
+    """The names that a statement gives to something."""
+    if isinstance(node, ast.Assign):
+        return [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return [getattr(node, "name", "")]
 
 
 def executed(markdown: str, page: str) -> str:

@@ -21,7 +21,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(Path(__file__).parent))
-from execute import executed
+from execute import executed, fetched
 
 ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"(?<=\]\()([^)#\s]+)(?=[)#])")
@@ -55,7 +55,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     for target, path in {*_outside(page.file.src_uri, markdown)}:
         url = posixpath.relpath(_page_of(path), here or ".")
         markdown = re.sub(rf"(?<=\]\(){re.escape(target)}(?=[)#])", url, markdown)
-    return executed(markdown, page.file.src_uri)
+    return executed(fetched(markdown), page.file.src_uri)
 
 
 def on_page_content(html: str, **_: Any) -> str:
