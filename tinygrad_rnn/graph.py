@@ -95,8 +95,9 @@ class Node:
         self.order = next(_clock)
         self.hooks = None
         self.line = None
-        for watch in current.watches:
-            watch.recorded(self)
+        if current.watches:
+            for watch in current.watches:
+                watch.recorded(self)
 
     def __repr__(self) -> str:
         return f"<node {self.order}: {self.primitive.name}>"
