@@ -37,7 +37,8 @@ _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 class Node:
     """One recorded operation.
 
-    inputs, outputs: the arrays that the primitive's rules will read; shapes for those they do not.
+    inputs, outputs: the arrays that the primitive's rules will read; shapes for those they do not,
+        and numbers.
     edges: where each input came from; None for an input that needs no gradient.
     order: a creation counter; descending order is a reverse topological order.
     line: the program's line that called the operation; known only under detect_anomaly.
@@ -79,7 +80,7 @@ class Node:
     ) -> None:
         reads_outputs, unread = primitive.kept.get(pattern) or primitive.keeps(pattern)
         for place in unread:
-            inputs[place] = getattr(inputs[place], "shape", ())
+            inputs[place] = getattr(inputs[place], "shape", inputs[place])  # a number stays
         self.primitive = primitive
         self.inputs = inputs
         if reads_outputs:
@@ -244,7 +245,7 @@ class _Walk:
         self.cotangents = {
             edge: seed if create_graph else seed.array for edge, seed in seeds.items()
         }
-        self.nodes = _newest_first(map(source, seeds))
+        self.nodes = newest_first(map(source, seeds))
         self.wanted = wanted
         self.leading: dict[Node, tuple[Edge | None, ...]] = {}
         if wanted is not None:
@@ -390,7 +391,7 @@ def _replacement(hook: Callable[[Any], Any], g: Any, replaced: Any) -> Any:
     return replaced
 
 
-def _newest_first(sources: Iterable[Any]) -> list[Node]:
+def newest_first(sources: Iterable[Any]) -> list[Node]:
     """Every node reachable from the sources, each before those it was made from."""
     stack = [maker for maker in sources if type(maker) is Node]
     seen = set(stack)
@@ -451,7 +452,7 @@ def _name_in_callers(edge: Edge, shape: tuple[int, ...]) -> str | None:
         if tensor._edge == edge:
             return name
         if newer is None and tensor.shape == shape:
-            newer = name if source(edge) in _newest_first([source(tensor._edge)]) else None
+            newer = name if source(edge) in newest_first([source(tensor._edge)]) else None
     return newer
 
 
