@@ -69,7 +69,7 @@ def jvp(
 def jacobian(
     func: Callable[..., Any], inputs: Tensors, create_graph: bool = False, strict: bool = False
 ) -> Any:
-    """J[i][j] = d outputs[i] / d inputs[j], of shape (*outputs[i].shape, *inputs[j].shape).
+    """`J[i][j]` = d outputs[i] / d inputs[j], of shape (*outputs[i].shape, *inputs[j].shape).
 
     A Tensor for one output and one input that are not in tuples, else a tuple, or tuple of tuples.
     create_graph, strict: as for `vjp`.
@@ -88,7 +88,7 @@ def jacobian(
 def hessian(
     func: Callable[..., Any], inputs: Tensors, create_graph: bool = False, strict: bool = False
 ) -> Any:
-    """H[i][j] = d² func / d inputs[i] d inputs[j] of a function with a single value.
+    """`H[i][j]` = d² func / d inputs[i] d inputs[j] of a function with a single value.
 
     A Tensor of shape (*x.shape, *x.shape) for one input, a tuple of tuples for a tuple of inputs.
     create_graph, strict: as for `vjp`.
