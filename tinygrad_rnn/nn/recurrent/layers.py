@@ -1,10 +1,11 @@
 """How does a recurrence run over whole sequences, layer upon layer and in both directions?
 
-`RNNBase.forward` is the whole of it: each layer in each direction is one `scan` of its cell from
+`RNNBase._walk` is the whole of it: each layer in each direction is one `scan` of its cell from
 equations.py, and the outputs of a layer are the inputs of the next. The rest is PyTorch's surface:
 constructors, weight names, shapes and errors. Backpropagation through time is not written anywhere:
 it is the scan's pulled-back step or, with mode="unroll", the engine's backward over all steps. Read
-equations.py, scan/unroll.py and scan/scan.py before this file.
+equations.py, scan/unroll.py and scan/scan.py before this file, and for sequences of different
+lengths nn/utils/rnn.py and lengths.py.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import warnings
 from typing import Any, ClassVar
 
 from tinygrad_rnn import creation
+from tinygrad_rnn.backend import to_device
 from tinygrad_rnn.nn import functional as F
 from tinygrad_rnn.nn import init
 from tinygrad_rnn.nn.module import Module
 from tinygrad_rnn.nn.parameter import Parameter
 from tinygrad_rnn.nn.recurrent import equations
+from tinygrad_rnn.nn.recurrent.lengths import within_lengths
+from tinygrad_rnn.nn.utils.rnn import PackedSequence, laid_out
 from tinygrad_rnn.ops.operators import Operators, cat
 from tinygrad_rnn.ops.primitive import describe
 from tinygrad_rnn.scan import Cell, scan, trees, unroll
@@ -72,14 +76,19 @@ class RNNBase(Module):
         """The step `cell(x, h) -> (y, h)` of one layer in one direction; see equations.py."""
         raise NotImplementedError
 
-    def forward(self, input: Tensor, hx: Any = None) -> tuple[Tensor, Any]:
+    def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
         """(output, state after the last step), for a batch of sequences or for one.
+
+        Sequences of different lengths come as a PackedSequence. The output then is one too, and the
+        state of each is that after its own last step, in the order of the batch that was packed.
 
         Raises:
             TypeError: the input is not a Tensor, or the state is not of the kind the layer has.
             ValueError: an input of neither 2 nor 3 axes, or of another dtype than the weights.
             RuntimeError: sizes that do not fit, or a sequence without steps.
         """
+        if isinstance(input, PackedSequence):
+            return self._forward_packed(input, hx)
         self._check_input(input)
         batched = input.ndim == 3
         if not batched:
@@ -87,7 +96,27 @@ class RNNBase(Module):
         else:
             xs = input.transpose(0, 1) if self.batch_first else input  # (T, B, D)
         initial = self._zeros(xs) if hx is None else self._state(hx, xs, batched)
+        ys, final = self._walk(xs, initial)
+        if not batched:
+            unbatched = (part.squeeze(1) for part in trees.leaves(final))
+            return ys.squeeze(1), trees.rebuild(final, unbatched)
+        return (ys.transpose(0, 1) if self.batch_first else ys), final
 
+    def _forward_packed(self, input: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:
+        """The sequences run side by side, longest first, which is the order they are packed in."""
+        self._check_packed(input)
+        xs, mask = laid_out(input)  # (T, B, D), (T, B)
+        real = Tensor(to_device(mask, xs.device))
+        given = self._zeros(xs) if hx is None else self._state(hx, xs, batched=True)
+        initial = _reordered(given, input.sorted_indices)
+        ys, final = self._walk(xs, initial, None if mask.all() else real.unsqueeze(-1))
+        return input._replace(data=ys[real]), _reordered(final, input.unsorted_indices)
+
+    def _walk(self, xs: Tensor, initial: Any, real: Tensor | None = None) -> tuple[Tensor, Any]:
+        """(output, final state) of all layers and directions: xs (T, B, D) to (T, B, N · H).
+
+        real: (T, B, 1), which steps the sequences have; None for all.
+        """
         # A single step, as in streaming, has nothing to gain from being written down first.
         run = scan if self.mode == "scan" and xs.shape[0] > 1 else unroll
         before = iter(trees.unstack(initial))  # one state for each layer and direction
@@ -98,16 +127,12 @@ class RNNBase(Module):
             outputs = []
             for reverse in self._directions():
                 cell = self.cell(layer, reverse)
-                ys, state = run(cell, xs, next(before), reverse=reverse)
+                step, inputs = (cell, xs) if real is None else (within_lengths(cell), (xs, real))
+                ys, state = run(step, inputs, next(before), reverse=reverse)
                 outputs.append(ys)
                 after.append(state)
             xs = cat(outputs, -1) if self.bidirectional else ys  # (T, B, directions · H)
-        final = trees.stack(after)
-
-        if not batched:
-            unbatched = (part.squeeze(1) for part in trees.leaves(final))
-            return xs.squeeze(1), trees.rebuild(final, unbatched)
-        return (xs.transpose(0, 1) if self.batch_first else xs), final
+        return xs, trees.stack(after)
 
     # The weights.
 
@@ -221,6 +246,20 @@ class RNNBase(Module):
             raise TypeError(f"{name}: the input must be a Tensor, got {type(input).__name__}")
         if input.ndim not in (2, 3):
             raise ValueError(f"{name}: {self._expected_input()}, got {input.shape}")
+        self._check_features(input, self._expected_input())
+        steps = 1 if self.batch_first and input.ndim == 3 else 0
+        if input.shape[steps] == 0:
+            raise RuntimeError(f"{name}: the sequence has no steps (T = 0): {input.shape}")
+
+    def _check_packed(self, input: PackedSequence) -> None:
+        expected = f"expected packed data of shape (steps, {self.input_size})"
+        if input.data.ndim != 2:
+            raise RuntimeError(f"{type(self).__name__}: {expected}, got {input.data.shape}")
+        self._check_features(input.data, expected)
+
+    def _check_features(self, input: Any, expected: str) -> None:
+        """Raise for another dtype than the weights, and another size than input_size."""
+        name = type(self).__name__
         weights = self.weight_ih_l0.dtype
         if input.dtype != weights:
             raise ValueError(
@@ -229,12 +268,9 @@ class RNNBase(Module):
             )
         if input.shape[-1] != self.input_size:
             raise RuntimeError(
-                f"{name}: {self._expected_input()}, got {input.shape}: the last axis must have "
+                f"{name}: {expected}, got {input.shape}: the last axis must have "
                 f"input_size={self.input_size} features"
             )
-        steps = 1 if self.batch_first and input.ndim == 3 else 0
-        if input.shape[steps] == 0:
-            raise RuntimeError(f"{name}: the sequence has no steps (T = 0): {input.shape}")
 
     def _expected_input(self) -> str:
         axes = "batch, T" if self.batch_first else "T, batch"
@@ -300,6 +336,13 @@ def _suffix(layer: int, reverse: bool) -> str:
     return f"_l{layer}_reverse" if reverse else f"_l{layer}"
 
 
+def _reordered(state: Any, order: Tensor | None) -> Any:
+    """The state with its batch axis, the second, in another order; None leaves it as it is."""
+    if order is None:
+        return state
+    return trees.rebuild(state, (part.index_select(1, order) for part in trees.leaves(state)))
+
+
 def _likely_cause(expected: tuple[int, ...], got: tuple[int, ...]) -> str:
     """What usually leads to such a state shape, as the end of an error message."""
     if len(got) != len(expected):
@@ -337,7 +380,8 @@ class RNN(RNNBase):
 
     Shapes: input (T, B, D) or, of one sequence, (T, D); h_0, zeros if not given, and h_n
     (L · N, B, H) or (L · N, H); output (T, B, N · H) or (T, N · H). For two directions h_n is not
-    the last output: the reverse direction ends at the first step.
+    the last output: the reverse direction ends at the first step. For sequences of different
+    lengths, input and output are PackedSequences (nn.utils.rnn).
     Weights, for each layer l, and again with the suffix `_reverse`: weight_ih_l (H, D), and
     (H, N · H) from the second layer on, weight_hh_l (H, H), bias_ih_l and bias_hh_l (H,), all drawn
     from U(-1/√H, 1/√H).
@@ -412,7 +456,8 @@ class LSTM(RNNBase):
     Shapes: input (T, B, D) or, of one sequence, (T, D); the state is a tuple, (h_0, c_0) before,
     zeros if not given, and (h_n, c_n) after: h (L · N, B, P) or (L · N, P), c (L · N, B, H) or
     (L · N, H); output (T, B, N · P) or (T, N · P). For two directions h_n is not the last output:
-    the reverse direction ends at the first step.
+    the reverse direction ends at the first step. For sequences of different lengths, input and
+    output are PackedSequences (nn.utils.rnn).
     Weights, for each layer l, and again with the suffix `_reverse`: weight_ih_l (4H, D), and
     (4H, N · P) from the second layer on, weight_hh_l (4H, P), bias_ih_l and bias_hh_l (4H,), with
     projections weight_hr_l (P, H), all drawn from U(-1/√H, 1/√H); blocks of rows in the order
@@ -483,7 +528,8 @@ class GRU(RNNBase):
 
     Shapes: input (T, B, D) or, of one sequence, (T, D); h_0, zeros if not given, and h_n
     (L · N, B, H) or (L · N, H); output (T, B, N · H) or (T, N · H). For two directions h_n is not
-    the last output: the reverse direction ends at the first step.
+    the last output: the reverse direction ends at the first step. For sequences of different
+    lengths, input and output are PackedSequences (nn.utils.rnn).
     Weights, for each layer l, and again with the suffix `_reverse`: weight_ih_l (3H, D), and
     (3H, N · H) from the second layer on, weight_hh_l (3H, H), bias_ih_l and bias_hh_l (3H,), all
     drawn from U(-1/√H, 1/√H); blocks of rows in the order r, z, n.
