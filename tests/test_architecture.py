@@ -38,9 +38,10 @@ FLOORS = {
     "by_hand/": 6,  # derived without the engine, and then compared with its layers
     "utils/": 6,
     "io/": 6,
-    "__init__.py": 7,
-    "char_lm/": 8,
-    "cli/": 9,
+    "diagnose/": 7,
+    "__init__.py": 8,
+    "char_lm/": 9,
+    "cli/": 10,
 }
 
 # What takes long to import, or need not be installed, is imported by the function that needs it.

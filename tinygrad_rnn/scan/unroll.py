@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from tinygrad_rnn.modes import current
 from tinygrad_rnn.scan import trees
 from tinygrad_rnn.scan.trees import Tree
 
@@ -47,6 +48,8 @@ def unroll(cell: Cell, xs: Tree, h0: Tree, *, reverse: bool = False) -> tuple[Tr
     >>> ys.tolist(), total.item()
     ([6.0, 5.0, 3.0], 6.0)
     """
+    if current.observer is not None and current.trace is None:
+        return current.observer(cell, xs, h0, reverse)  # type: ignore[no-any-return]
     steps = trees.unstack(xs, "unroll: xs")  # not xs[t]: the adjoint of T slices would cost O(T²)
     if not steps:
         raise ValueError("unroll: xs has no steps (T = 0), so the shape of an output is unknown")

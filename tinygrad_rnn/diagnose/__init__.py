@@ -1,0 +1,8 @@
+"""Why does a recurrent network not train? Ways to look into one while it runs.
+
+Read `observe.py` first (the steps of a model's recurrences, kept), then `naming.py`.
+"""
+
+from tinygrad_rnn.diagnose.observe import Observed, Operation, Step, observing
+
+__all__ = ["Observed", "Operation", "Step", "observing"]
