@@ -23,6 +23,7 @@ from tinygrad_rnn.by_hand.rnn import RNN
 from tinygrad_rnn.diagnose import observing
 from tinygrad_rnn.modes import current
 from tinygrad_rnn.nn import functional as F
+from tinygrad_rnn.nn.utils.rnn import pack_padded_sequence
 from tinygrad_rnn.scan import scan, trees, unroll
 
 each_run = pytest.mark.parametrize("recurrence", [scan, unroll], ids=["scan", "unroll"])
@@ -372,6 +373,18 @@ def test_names_of_states():
     assert found["GRU"] == found["scalar"] == ["h"]
     assert found["clockwork RNN"] == ["h0", "h1"]  # the second is `t + 1`
     assert found["pass through"] == ["h0", "h1", "h2", "h3"]
+
+
+def test_names_in_sequences_of_different_lengths():
+    layer = nn.LSTM(3, 4, bidirectional=True)
+    packed = pack_padded_sequence(torch.randn(5, 2, 3), [5, 3])
+    expected, _ = layer(packed)
+    with observing(layer) as recurrences:
+        actual, _ = layer(packed)
+    np.testing.assert_allclose(actual.data.detach(), expected.data.detach(), atol=1e-6)
+    for observed in recurrences:
+        assert observed.state_names == ["h", "c"]
+        assert list(observed.steps[0].gates) == ["i", "f", "g", "o", "tanh(c)"]
 
 
 class Model(nn.Module):

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from tinygrad_rnn.nn import Module
 from tinygrad_rnn.nn.recurrent import RNNBase, equations
-from tinygrad_rnn.ops import add, sigmoid, subtract, tanh
+from tinygrad_rnn.ops import add, sigmoid, subtract, tanh, where
 from tinygrad_rnn.scan import trees
 from tinygrad_rnn.scan.trees import Tree
 from tinygrad_rnn.tensor import Tensor
@@ -159,10 +159,22 @@ def _parts(name: str, value: Sequence[Any]) -> Iterator[tuple[str, Tensor]]:
             yield f"{name}[{k}]" if fields is None else f"{name}.{fields[k]}", part
 
 
-def names_of_state(state: Tree, names: dict[int, str]) -> list[str]:
+def new_states(state: Tree, operations: Iterable[Any]) -> list[Any]:
+    """The tensors of a state; of one that is masked, where(mask, new, old), the new one."""
+    made = {id(y): operation for operation in operations for y in operation.outputs}
+    found = []
+    for x in trees.leaves(state):
+        operation = made.get(id(x))
+        masked = operation is not None and operation.primitive is where
+        found.append(operation.inputs[1] if masked else x)
+    return found
+
+
+def names_of_state(state: Tree, operations: Iterable[Any], names: dict[int, str]) -> list[str]:
     """A name for each tensor of a state: a named tuple's fields, else variables, else h0, h1, …"""
     numbered = [name for _, name in trees.named(state, "h")]
-    held = [names.get(id(x), "") for x in trees.leaves(state)]
+    pairs = zip(trees.leaves(state), new_states(state, operations), strict=True)
+    held = [names.get(id(x)) or names.get(id(new), "") for x, new in pairs]
     plain = type(state) is tuple and all(name.isidentifier() for name in held)
     return held if plain and len(set(held)) == len(held) else numbered
 

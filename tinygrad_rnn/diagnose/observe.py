@@ -20,6 +20,7 @@ from tinygrad_rnn.diagnose.naming import (
     RecurrenceNames,
     gates_of,
     names_of_state,
+    new_states,
 )
 from tinygrad_rnn.modes import Watch, current
 from tinygrad_rnn.ops import reshape
@@ -81,7 +82,8 @@ class Observed:
     @property
     def state_names(self) -> list[str]:
         """What the tensors of a state are called, in the order of `trees.leaves`."""
-        return names_of_state(self.steps[0].after, self.steps[0].names)
+        first = self.steps[0]
+        return names_of_state(first.after, first.operations, first.names)
 
     def __repr__(self) -> str:
         return f"<observed {self.name}: {len(self.steps)} steps>"
@@ -164,7 +166,8 @@ def _observed_step(t: int, cell: Cell, x: Tree, before: Tree) -> Step:
     own = (x, before, y, after)
     known = recorder.made | {id(value) for tree in own for value in trees.leaves(tree)}
     names = {key: name for key, name in recorder.frames.names().items() if key in known}
-    gates = gates_of(recorder.operations, names, trees.leaves((before, after)))
+    states = [*trees.leaves(before), *new_states(after, recorder.operations)]
+    gates = gates_of(recorder.operations, names, states)
     return Step(t, *own, recorder.operations, names, gates)
 
 
