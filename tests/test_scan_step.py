@@ -109,6 +109,8 @@ OPERATIONS = {
     "max": lambda u: u.max(-1).values * u.min(0).values.sum(),
     "prod": lambda u: u.prod(-1) + u.prod(),
     "logsumexp": lambda u: u.logsumexp(-1) + u.logsumexp((0, 1)),
+    "logsumexp keepdim": lambda u: u - u.logsumexp(0, keepdim=True),
+    "logsumexp of -inf": lambda u: u.where(C.row[:, None], -math.inf).logsumexp(1).exp() + u[:, 0],
     "softmax": lambda u: u.softmax(-1) + F.softmax(u, 0),
     "log_softmax": lambda u: u.log_softmax(1),
     "cumsum": lambda u: u.cumsum(-1) * u.cumsum(0),
@@ -292,6 +294,20 @@ def test_states(name, checkpoint, reverse):
 
 #: A tolerance for those that compute in float32.
 FLOAT32 = {name: 1e-5 for name in STATES if "float32" in name}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_logsumexp_of_what_is_not_finite_or_not_there(dtype):
+    rows = [[-math.inf] * 2, [math.inf, 0], [1e4, 1e4], [math.nan, 1], [-math.inf, 3], [-1e38] * 2]
+    xs, h0 = torch.tensor([rows, rows[::-1]]).to(dtype), torch.zeros(6, 1).to(dtype)
+
+    def cell(x, h):
+        return ((x + h).logsumexp(-1), h[:, :0].logsumexp(1), (h + 1).long().logsumexp(1)), h + 1
+
+    (by_scan, _), (by_unroll, _) = (run(cell, xs, h0) for run in (scan, unroll))
+    for found, expected in zip(by_scan, by_unroll, strict=True):
+        np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-6)
+        assert found.dtype == expected.dtype
 
 
 def test_a_state_of_float16():
