@@ -6,6 +6,8 @@ are logarithms of probabilities are in nats. Read module.py before this file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tinygrad_rnn.nn import functional as F
 from tinygrad_rnn.nn.module import Module
 from tinygrad_rnn.tensor import Tensor
@@ -159,3 +161,32 @@ class KLDivLoss(Loss):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """The Kullback-Leibler divergence of the prediction from the target, in nats."""
         return F.kl_div(input, target, reduction=self.reduction, log_target=self.log_target)
+
+
+class CTCLoss(Loss):
+    """-log p(target | frames), summed over all alignments; see `functional.ctc_loss`."""
+
+    def __init__(
+        self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False
+    ) -> None:
+        super().__init__(reduction)
+        self.blank = blank
+        self.zero_infinity = zero_infinity
+
+    def forward(
+        self,
+        log_probs: Tensor,
+        targets: Tensor,
+        input_lengths: Tensor | Sequence[int],
+        target_lengths: Tensor | Sequence[int],
+    ) -> Tensor:
+        """The loss of labellings that nobody aligned with the frames, in nats."""
+        return F.ctc_loss(
+            log_probs,
+            targets,
+            input_lengths,
+            target_lengths,
+            self.blank,
+            self.reduction,
+            self.zero_infinity,
+        )

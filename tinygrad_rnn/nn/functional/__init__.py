@@ -17,6 +17,7 @@ from tinygrad_rnn.nn.functional.activation import (
     softplus,
     tanh,
 )
+from tinygrad_rnn.nn.functional.ctc import ctc_loss
 from tinygrad_rnn.nn.functional.layers import (
     dropout,
     embedding,
@@ -41,6 +42,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
+    "ctc_loss",
     "dropout",
     "embedding",
     "gelu",
