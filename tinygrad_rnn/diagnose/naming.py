@@ -125,7 +125,7 @@ class CellFrames:
             frame = frame.f_back
         for height, each in enumerate(path):
             name = each.f_code.co_filename
-            if not name.startswith(_PACKAGE) or name == _EQUATIONS:
+            if belongs_to_cell(each):
                 self._found[each] = len(path) - height
                 text = linecache.getline(name, each.f_lineno).strip()
                 line = line or f"{name}:{each.f_lineno}: {text}"
@@ -168,6 +168,12 @@ def new_states(state: Tree, operations: Iterable[Any]) -> list[Any]:
         masked = operation is not None and operation.primitive is where
         found.append(operation.inputs[1] if masked else x)
     return found
+
+
+def belongs_to_cell(frame: FrameType) -> bool:
+    """Whether a function is part of a cell: the user's own, or the equations of a layer."""
+    name = frame.f_code.co_filename
+    return not name.startswith(_PACKAGE) or name == _EQUATIONS
 
 
 def names_of_state(state: Tree, operations: Iterable[Any], names: dict[int, str]) -> list[str]:
