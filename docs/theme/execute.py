@@ -27,7 +27,7 @@ FETCHED = re.compile(r"^# from (\S+\.py)(?:: ([\w, ]+))?$", re.MULTILINE)
 BLOCK = re.compile(r'^```python exec="(on|hidden)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 os.environ["TQDM_DISABLE"] = "1"  # no progress bars in the log of the build
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models of pages are small
 
 
 def fetched(markdown: str) -> str:
