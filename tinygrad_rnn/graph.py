@@ -285,9 +285,7 @@ class _Walk:
                 outputs, inputs = self._recorded(node)
             if watches:
                 turn = Turn(node, edges, outputs, inputs, cotangents)
-                looks = [watch.pulling(turn) for watch in watches]
-                for look in looks:
-                    next(look)
+                looks = _begun(watch.pulling(turn) for watch in watches)
                 yield node, edges, outputs, inputs
                 for look in looks:
                     next(look, None)
@@ -344,7 +342,10 @@ class _Walk:
                         f"backward: {describe(array)}, an operand of 'matmul', was changed by "
                         f"{writer} while backward ran, and its old value is needed"
                     )
+            looks = _begun(watch.summing(g) for watch in current.watches)
             self.cotangents[edge] = g.total()
+            for look in looks:
+                next(look, None)
             self.own.add(edge)
 
     def _recorded(self, node: Node) -> tuple[list[Any], list[Any]]:
@@ -377,6 +378,14 @@ class _Walk:
                 g = self.wrap(g if edge in self.own else namespace(g).array(g), None)
             results[edge] = g
         return results
+
+
+def _begun(looks: Iterable[Iterator[None]]) -> list[Iterator[None]]:
+    """What watches do before something; the rest of it, which they do after, is still to come."""
+    begun = list(looks)
+    for look in begun:
+        next(look)
+    return begun
 
 
 def _replacement(hook: Callable[[Any], Any], g: Any, replaced: Any) -> Any:

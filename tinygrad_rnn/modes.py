@@ -20,6 +20,7 @@ class _Mode(threading.local):
 
     recording = True  # no_grad, enable_grad, set_grad_enabled
     watches: tuple[Watch, ...] = ()  # who looks at every operation
+    profile: Any = None  # who also times the parts of recurrences (diagnose/profile.py)
     trace: Any = None  # the step of a recurrence that is being written down (program.py)
     observer: Any = None  # runs recurrences instead of scan and unroll (diagnose/observe.py)
 
@@ -151,6 +152,10 @@ class Watch:
 
     def pulling(self, turn: Any) -> Iterator[None]:
         """A node has its `Turn` in a backward pass (`graph.py`), which happens at the yield."""
+        yield
+
+    def summing(self, products: Any) -> Iterator[None]:
+        """A weight's gradient, collected over many nodes, is summed up at the yield."""
         yield
 
     def __enter__(self) -> Any:

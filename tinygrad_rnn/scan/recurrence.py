@@ -25,6 +25,7 @@ from tinygrad_rnn.program import Program, Var
 from tinygrad_rnn.scan.drawing import Drawing
 from tinygrad_rnn.scan.factors import gather_factors
 from tinygrad_rnn.scan.interpret import interpret
+from tinygrad_rnn.scan.parts import run_part
 from tinygrad_rnn.scan.pullback import Pullback, pull_back, reached
 from tinygrad_rnn.scan.replay import Plan, pool
 
@@ -36,13 +37,15 @@ class Recurrence(Primitive):
     list: the carry after the last step, the stacks (T, …), the sums. With `drawing`, this is a
     segment between checkpoints: the last of the sequences are drawn by it instead of given, and
     again when the rule needs them, and nothing but the outputs outlives the run.
+    order: how often a step was pulled back to give this one, 0 for a step itself.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, order: int = 0) -> None:
         super().__init__("recur", self._run, one_dtype=False)
         self.program = program
+        self.order = order
         self.differentiable = True
-        self._plan = Plan(program)
+        self._plan = Plan(program, order)
         self._pullbacks: dict[Any, tuple[Pullback, Recurrence]] = {}
         self._keeping: dict[Any, Recurrence] = {}
         self._without: dict[Any, list[int]] = {}
@@ -53,7 +56,8 @@ class Recurrence(Primitive):
         if drawing is not None:
             inputs = self._with_drawn(inputs, drawing)
         if xp is not np:
-            return interpret(self.program, xp, inputs, length, reverse)
+            steps = (self.program, xp, inputs, length, reverse)
+            return run_part(self.order, "loop", interpret, *steps)
         outputs = pool.run(self._plan, inputs, length, reverse)
         if drawing is None:
             return outputs
@@ -80,7 +84,9 @@ class Recurrence(Primitive):
             pullback = pull_back(program, given or (True,) * len(program.outputs), wanted)
             missing = [x for x in pullback.reads if x not in self._at_hand()]
             self._keeping[key] = (
-                Recurrence(program.with_stacked(program.stacked + missing)) if missing else self
+                Recurrence(program.with_stacked(program.stacked + missing), self.order)
+                if missing
+                else self
             )
         return self._keeping[key]
 
@@ -168,7 +174,8 @@ class Recurrence(Primitive):
         key = given, wanted
         if key not in self._pullbacks:
             pullback = pull_back(self.program, given, wanted)
-            self._pullbacks[key] = pullback, Recurrence(gather_factors(pullback.program))
+            backward = Recurrence(gather_factors(pullback.program), self.order + 1)
+            self._pullbacks[key] = pullback, backward
         return self._pullbacks[key]
 
 

@@ -10,12 +10,14 @@ Read plan.py before this file.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinygrad_rnn.program import Var, evaluate
+from tinygrad_rnn.scan.parts import Call, make, run_part
 from tinygrad_rnn.scan.replay import memory
 from tinygrad_rnn.scan.replay.blas import adding
 from tinygrad_rnn.scan.replay.instructions import Instruction, add_product
@@ -23,12 +25,17 @@ from tinygrad_rnn.scan.replay.memory import Place, Storage, allocate
 from tinygrad_rnn.scan.replay.plan import Plan
 from tinygrad_rnn.scan.replay.totals import Totals
 
-#: A call, function(*arguments); the arguments may have holes that each run fills.
-Call = tuple[Callable[..., Any], Sequence[Any]]
-
-
 #: An argument that a run fills in: the arguments, its index, its Place, the first and last step.
 Hole = tuple[list[Any], int, Place, int, int]
+
+
+class BoundStrip(NamedTuple):
+    """The calls for a strip of steps, part by part. Their arguments may have holes."""
+
+    before: list[Call]
+    loop: list[Call]
+    after: list[Call]
+    holes: list[Hole]
 
 
 _BYTES_OF_A_CALL = 500  # of Python objects, about
@@ -47,7 +54,7 @@ class Frame:
             allocate((length + 1 if long else 2,), x.shape, x.dtype)
             for x, long in zip(plan.program.carry, plan.history, strict=True)
         ]
-        self.strips: list[tuple[list[Call], list[Hole]]] = []
+        self.strips: list[BoundStrip] = []
         starts = range(0, length, self.size)
         number = 0
         for start in reversed(starts) if reverse else starts:
@@ -59,10 +66,11 @@ class Frame:
         ]
         self.fixed += [(x, n) for (n, _), x in plan.spread.items() if x in self.arrays]
         self.totals = Totals(plan.parts.totals, plan.parts.fixed_values, length)
-        self._owners = [_owner(x) for x in (*self.arrays.values(), *self.carry)]
-        self.nbytes = sum(x.nbytes for x in self._owners)
-        self.nbytes += _BYTES_OF_A_CALL * sum(len(calls) for calls, _ in self.strips)
-        self._references = [sys.getrefcount(x) for x in self._owners]
+        self.owners = [_owner(x) for x in (*self.arrays.values(), *self.carry)]
+        self.nbytes = sum(x.nbytes for x in self.owners)
+        calls = sum(len(part) for strip in self.strips for part in strip[:3])
+        self.nbytes += _BYTES_OF_A_CALL * calls
+        self._references = [sys.getrefcount(x) for x in self.owners]
 
     def fits(self, plan: Plan, length: int, reverse: bool) -> bool:
         """Whether this frame is for such a run."""
@@ -70,7 +78,7 @@ class Frame:
 
     def idle(self) -> bool:
         """Whether the memory is not being used: no run, and no view that a run handed out."""
-        return not self.busy and [sys.getrefcount(x) for x in self._owners] == self._references
+        return not self.busy and [sys.getrefcount(x) for x in self.owners] == self._references
 
     # Building.
 
@@ -84,13 +92,13 @@ class Frame:
             self.arrays[storage] = allocate(lead, storage.shape, storage.dtype)
         return self.arrays[storage]
 
-    def _bind(self, start: int, stop: int, number: int) -> tuple[list[Call], list[Hole]]:
-        """The calls of one strip, of steps start to stop; `number` steps were run before."""
-        calls: list[Call] = []
+    def _bind(self, start: int, stop: int, number: int) -> BoundStrip:
+        """The calls for the steps start to stop; `number` steps were run before."""
         holes: list[Hole] = []
         strip = self.plan.strip(stop - start)
 
-        def at_strip(instructions: Sequence[Instruction]) -> None:
+        def at_strip(instructions: Sequence[Instruction]) -> list[Call]:
+            calls: list[Call] = []
             for function, operands, out in instructions:
                 arguments = []
                 for x in (*operands, out):
@@ -102,29 +110,32 @@ class Frame:
                     else:
                         arguments.append(x.of(self._strip_array(x.storage, start, stop)))
                 calls.append((function, arguments))
+            return calls
 
-        at_strip(strip.before)
+        before, loop = at_strip(strip.before), []
         steps = range(start, stop)
         for count, t in enumerate(reversed(steps) if self.reverse else steps):
-            cut: dict[Storage, Any] = {}
-            for function, operands, out in self.plan.loop:
-                arguments = []
-                for x in (*operands, out):
-                    if type(x) is Place:
-                        array = cut.get(x.storage)
-                        if array is None:
-                            array = self._step_array(x.storage, t, t - start, number + count)
-                            cut[x.storage] = array
-                        arguments.append(x.of(array))
-                    else:
-                        arguments.append(x)
-                if function is add_product:
-                    a, b, sum_ = arguments
-                    calls.append(adding(a, b, sum_, self._products))
+            loop += self._bind_step(t, t - start, number + count)
+        return BoundStrip(before, loop, at_strip(strip.after), holes)
+
+    def _bind_step(self, t: int, in_strip: int, number: int) -> Iterator[Call]:
+        """The calls for step t, the `number`th that is run."""
+        cut: dict[Storage, Any] = {}
+        for function, operands, out in self.plan.loop:
+            arguments = []
+            for x in (*operands, out):
+                if type(x) is Place:
+                    array = cut.get(x.storage)
+                    if array is None:
+                        array = cut[x.storage] = self._step_array(x.storage, t, in_strip, number)
+                    arguments.append(x.of(array))
                 else:
-                    calls.append((function, tuple(arguments)))
-        at_strip(strip.after)
-        return calls, holes
+                    arguments.append(x)
+            if function is add_product:
+                a, b, sum_ = arguments
+                yield adding(a, b, sum_, self._products)
+            else:
+                yield function, tuple(arguments)
 
     def _strip_array(self, storage: Storage, start: int, stop: int) -> Any:
         """A storage's values for a strip of steps."""
@@ -164,14 +175,15 @@ class Frame:
         count = len(program.carry)
         sequences = inputs[count : count + len(program.sequences)]
         known = dict(zip(program.sequences + program.constants, inputs[count:], strict=True))
+        run = partial(run_part, plan.order)
         with np.errstate(all="ignore"):  # NaN and Inf are values
-            known = evaluate(plan.parts.fixed, known)
+            known = run("fixed", evaluate, plan.parts.fixed, known)
             constants = [np.asarray(known[x]) for x in plan.constants()]
             for storage, number in self.fixed:
                 np.copyto(self.arrays[storage], constants[number])
             for number in range(count):
                 np.copyto(self._first(number), inputs[number])
-            for calls, holes in self.strips:
+            for before, loop, after, holes in self.strips:
                 try:
                     for holed, position, place, start, stop in holes:
                         if place.storage.kind == memory.CONSTANT:
@@ -179,13 +191,14 @@ class Frame:
                         else:
                             array = sequences[place.storage.number][start:stop]
                         holed[position] = place.of(array)
-                    for function, arguments in calls:
-                        function(*arguments)
+                    run("before", make, before)
+                    run("loop", make, loop, plan.loop)
+                    run("after", make, after)
                 finally:  # hold on to no input, not even of a run that failed
                     for holed, position, *_ in holes:
                         holed[position] = None
             last = [self._last(number).copy() for number in range(count)]
-            sums = self.totals.sums(lambda x: self._all(x, known))
+            sums = run("totals", self.totals.sums, lambda x: self._all(x, known))
         return [*last, *(self._stacked(x, known) for x in program.stacked), *sums]
 
     def _stacked(self, x: Var, known: dict[Var, Any]) -> Any:

@@ -39,10 +39,12 @@ class Plan:
     """A step for NumPy, laid out once for any number of steps.
 
     program: with halves in the weights; its last constants are `captured`.
+    order: how often a step was pulled back to give this one.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, order: int = 0) -> None:
         self.program, self.captured = halved(program)
+        self.order = order
         self._lock = threading.Lock()
         self._strips: dict[int, Strip] = {}
         self._ready = False

@@ -64,6 +64,17 @@ class Pool:
                     dropped.add(frame)
         self._frames = [frame for frame in self._frames if frame not in dropped]
 
+    def held_with(self, arrays: Sequence[Any]) -> list[Any]:
+        """The memory of the frames that own some of these arrays: they hold on to all of it."""
+        wanted = {id(array) for array in arrays}
+        with self._lock:
+            return [
+                mine
+                for frame in self._frames
+                if not wanted.isdisjoint(map(id, frame.owners))
+                for mine in frame.owners
+            ]
+
     def clear(self) -> None:
         """Keep nothing."""
         with self._lock:
