@@ -4,7 +4,7 @@ A padded batch (T, B, ...) carries steps that are not real, and a recurrence mus
 last state would be that of the padding, and in the reverse direction the padding comes first. A
 `PackedSequence` holds the real steps alone, and thereby knows the lengths; RNN, LSTM and GRU take
 one and give one. How they do it is in nn/recurrent/lengths.py. Here is only the moving of values,
-with PyTorch's names and layout. Read functional.py first for `pad`.
+with PyTorch's names and layout. Read functional/layers.py first for `pad`.
 """
 
 from __future__ import annotations
