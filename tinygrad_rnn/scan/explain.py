@@ -121,13 +121,13 @@ def explain(cell: Cell, xs: Tree, h0: Tree, *, reverse: bool = False) -> None:
     trees.leaves(h0, "scan: h0")
     length = trees.length(trees.leaves(xs, "scan: xs"), "scan: xs")
     step, pullback = named_step(cell, xs, h0)
-    lines = [f"STEP  {_steps(length, reverse)}"]
+    lines = [f"STEP  {steps_text(length, reverse)}"]
     if pullback.program.outputs:
         lines.append(_kept(step, pullback, length))
     lines += ["", *_described(step, length), ""]
     if pullback.program.outputs:
         lines += [
-            f"PULLBACK OF THE STEP  {_steps(length, not reverse)}",
+            f"PULLBACK OF THE STEP  {steps_text(length, not reverse)}",
             "dh is the cotangent of h, the gradient of the loss with respect to it, and so on;",
             "values of the step have the names that they have above",
             "",
@@ -138,7 +138,8 @@ def explain(cell: Cell, xs: Tree, h0: Tree, *, reverse: bool = False) -> None:
     print("\n".join([*lines, "", _executor(step.program)]))
 
 
-def _steps(length: int, reverse: bool) -> str:
+def steps_text(length: int, reverse: bool) -> str:
+    """How many steps there are, and from where to where they go."""
     if length < 2:
         return f"T = {length}"
     first, last = (length, 1) if reverse else (1, length)

@@ -105,13 +105,19 @@ def name_constants(cell: Cell, constants: Iterable[tuple[Any, Var]]) -> None:
     They are told by their memory, because a cell that says `x @ W.T` uses a new Tensor each time.
     A constant that the cell computed from others keeps no name.
     """
-    names: dict[Hashable, str] = {}
-    for name, value in _known_to(cell):
-        names.setdefault(_identity(value), name)
-        if len(value.shape) == 2:
-            names.setdefault(_identity(value, transposed=True), f"{name}.T")
+    names = names_by_memory(_known_to(cell))
     for value, x in constants:
-        x.name = names.get(_identity(value))
+        x.name = names.get(memory_of(value))
+
+
+def names_by_memory(known: Iterable[tuple[str, Any]]) -> dict[Hashable, str]:
+    """Names for values, each (name, value) told by its memory: of several names the first."""
+    names: dict[Hashable, str] = {}
+    for name, value in known:
+        names.setdefault(memory_of(value), name)
+        if len(value.shape) == 2:
+            names.setdefault(memory_of(value, transposed=True), f"{name}.T")
+    return names
 
 
 def _known_to(cell: Cell) -> Iterator[tuple[str, Any]]:
@@ -134,7 +140,7 @@ def _known_to(cell: Cell) -> Iterator[tuple[str, Any]]:
                 yield f"{name}.{own}".removeprefix("."), parameter
 
 
-def _identity(value: Any, transposed: bool = False) -> Hashable:
+def memory_of(value: Any, transposed: bool = False) -> Hashable:
     """What is the same for two views of the same values: address, shape, strides."""
     if type(value) is Var:
         return value
