@@ -16,6 +16,12 @@ from tinygrad_rnn.nn.activation import (
     Softplus,
     Tanh,
 )
+from tinygrad_rnn.nn.attention import (
+    AdditiveAttention,
+    Attention,
+    DotProductAttention,
+    GeneralAttention,
+)
 from tinygrad_rnn.nn.containers import (
     ModuleDict,
     ModuleList,
@@ -57,13 +63,17 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "AdditiveAttention",
+    "Attention",
     "BCELoss",
     "BCEWithLogitsLoss",
     "CTCLoss",
     "CrossEntropyLoss",
+    "DotProductAttention",
     "Dropout",
     "Embedding",
     "GRUCell",
+    "GeneralAttention",
     "Hardtanh",
     "HuberLoss",
     "Identity",
