@@ -53,6 +53,7 @@ def test_two_watches_see_the_same_and_the_inner_one_ends_first():
             x.sin().backward()
         x.cos()
     assert inner.lines == ["before sin", "recorded sin", "after sin", "pull sin", "pulled [(1,)]"]
+    assert outer.lines[-1] == "after cos"
     assert [line for line in outer.lines if "exp" not in line and "cos" not in line] == inner.lines
     assert current.watches == ()
 

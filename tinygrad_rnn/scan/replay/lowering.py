@@ -319,6 +319,7 @@ class Lowering:
         def fetch(number: int, out: Any) -> None:
             np.copyto(out, made.results[number])
 
+        evaluate.__name__ = equation.primitive.name  # what a profile calls it
         self.instructions.append(Instruction(evaluate, operands, outs[0]))
         for number, out in enumerate(outs[1:], 1):
             self.instructions.append(Instruction(fetch, (number,), out))
