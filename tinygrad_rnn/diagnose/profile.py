@@ -62,7 +62,7 @@ class profile(Watch):
 
     It looks at the thread that entered the block. Profiles may be nested; one that is entered again
     goes on counting. Results on a GPU are waited for: their times are their own, and the whole is
-    slower than without a profile. On a CPU it adds about 2 µs to each operation forward, 6 backward,
+    slower than without a profile. On a CPU it adds about 2 µs to an operation forward, 6 backward,
     and 0.2 to an instruction in a loop: 2% of a training step of an LSTM with 128 units by scan.
 
     >>> import tinygrad_rnn as torch

@@ -112,7 +112,8 @@ class Frame:
                 calls.append((function, arguments))
             return calls
 
-        before, loop = at_strip(strip.before), []
+        before = at_strip(strip.before)
+        loop: list[Call] = []
         steps = range(start, stop)
         for count, t in enumerate(reversed(steps) if self.reverse else steps):
             loop += self._bind_step(t, t - start, number + count)
