@@ -43,9 +43,8 @@ class RecurrenceNames:
 
     def __init__(self, model: Any) -> None:
         self._paths: dict[int, str] = {}
-        for name, module in _modules_of(model):
-            for path, inner in module.named_modules():
-                self._paths.setdefault(id(inner), ".".join(filter(None, (name, path))))
+        for path, module in modules_of(model):
+            self._paths.setdefault(id(module), path)
         self._runs: Counter[int] = Counter()  # of layers, by the id of the Module
         self._calls: Counter[str] = Counter()
 
@@ -70,8 +69,15 @@ class RecurrenceNames:
         return self._paths.get(id(module)) or type(module).__name__
 
 
-def _modules_of(model: Any) -> Iterator[tuple[str, Module]]:
-    """The Modules that a model is made of, by the names under which it knows them."""
+def modules_of(model: Any) -> Iterator[tuple[str, Module]]:
+    """The Modules in a model by their paths; in a function, those that it knows by name."""
+    for name, module in _known_modules(model):
+        for path, inner in module.named_modules():
+            yield ".".join(filter(None, (name, path))), inner
+
+
+def _known_modules(model: Any) -> Iterator[tuple[str, Module]]:
+    """The Modules that a model knows by name."""
     if isinstance(model, Module):
         yield "", model
         return
@@ -165,8 +171,10 @@ def new_states(state: Tree, operations: Iterable[Any]) -> list[Any]:
     found = []
     for x in trees.leaves(state):
         operation = made.get(id(x))
-        masked = operation is not None and operation.primitive is where
-        found.append(operation.inputs[1] if masked else x)
+        if operation is not None and operation.primitive is where:
+            found.append(operation.inputs[1])
+        else:
+            found.append(x)
     return found
 
 

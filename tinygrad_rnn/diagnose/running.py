@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from tinygrad_rnn.diagnose.naming import running_module
+from tinygrad_rnn.diagnose.naming import modules_of, running_module
 from tinygrad_rnn.modes import current
 from tinygrad_rnn.nn import Module
 from tinygrad_rnn.ops import Tracer
@@ -34,27 +34,28 @@ class Call(NamedTuple):
 class Running:
     """The calls of the modules of a model, in the order in which they ended."""
 
-    def __init__(self, model: Module) -> None:
+    def __init__(self, model: Any) -> None:
         self.calls: list[Call] = []
-        self._paths = {id(module): path for path, module in model.named_modules()}
+        self.modules = {module: path for path, module in reversed([*modules_of(model)])}
 
     def path(self) -> str:
         """The path of the innermost module that is running; "" for the model itself."""
-        return self._paths.get(id(running_module(sys._getframe(1))), "")
+        module = running_module(sys._getframe(1))
+        return "" if module is None else self.modules.get(module, "")
 
     def ended(self, module: Module, args: Any, options: Any, outputs: Any) -> None:
         """Note a call: a hook for `register_forward_hook`."""
         inputs = shapes((*args, *options.values()))
-        path = self._paths[id(module)]
+        path = self.modules[module]
         self.calls.append(Call(path, inputs, shapes(outputs), current.trace is not None))
 
 
 @contextmanager
-def following(model: Module) -> Iterator[Running]:
-    """Follow the calls of the modules of a model while the block runs."""
+def following(model: Any) -> Iterator[Running]:
+    """Follow the calls of the modules of a model, or of a function, while the block runs."""
     running = Running(model)
     handles = [
-        module.register_forward_hook(running.ended, with_kwargs=True) for module in model.modules()
+        module.register_forward_hook(running.ended, with_kwargs=True) for module in running.modules
     ]
     try:
         yield running
