@@ -215,12 +215,14 @@ def diagram(
     names: Mapping[Var, str],
     usual: Any,
     tags: Tags = NO_TAGS,
+    aliases: Mapping[Var, Var] = MappingProxyType({}),
 ) -> Diagram:
     """Boxes and arrows for everything in the sections.
 
     leaves: the values that no operation makes, with the kind of each. They stand in the section
         that reads them first.
     outputs: get boxes of their own below everything else.
+    aliases: values that others stand for.
     Raises ValueError if there are too many operations to look at.
     """
     number = sum(len(section.operations) for section in sections)
@@ -242,23 +244,25 @@ def diagram(
         boxes.append(Box(kind, names[x], tag, shape, tooltip, region, kind == "sequence"))
 
     def use(x: Var, target: int, region: int, text: str = "", carry: bool = False) -> None:
-        if x not in makers:
-            leaf(x, leaves[x], region)
-        source, output = makers[x]
+        whole = aliases.get(x, x)
+        if whole not in makers:
+            leaf(whole, leaves[whole], region)
+        source, output = makers[whole]
         arrows.append(Arrow(source, output, target, text or f"{names[x]} {form(x, usual)}", carry))
 
     for region, section in enumerate(sections):
         for state, _, _ in section.carry:
             leaf(state, "state", region)
         for kind, text, full, shape, tag, reads, makes in section.operations:
-            for x in dict.fromkeys(reads):
+            sources = {aliases.get(x, x): x for x in reads}
+            for x in sources:
                 if x not in makers:
                     leaf(x, leaves[x], region)
             number = len(boxes)
             tooltip = _with_tag(tag, f"{full}  {shape}")
             boxes.append(Box(kind, text, tag, shape, tooltip, region, False))
             makers.update((y, (number, index)) for index, y in enumerate(makes))
-            for x in dict.fromkeys(reads):
+            for x in sources.values():
                 use(x, number, region)
         for state, handed_on, initial in section.carry:
             target, _ = makers[state]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,19 +39,31 @@ class Part(NamedTuple):
     notes: Sequence[str] = ()
     carry: Sequence[Carry] = ()
 
+    @property
+    def values(self) -> Iterator[Var]:
+        """What is read here or handed on."""
+        for equation in self.equations:
+            yield from equation.variables
+        for carry in self.carry:
+            yield from (x for x in carry if x is not None)
+
 
 class Folded(NamedTuple):
-    """A graph in parts. series: the values that stand for one of each step, drawn once."""
+    """A graph in parts.
+
+    aliases: values that are drawn as part of another, v[t] as part of v: for each the other, and
+        what stands in the brackets. t is the number of the step, from 0.
+    """
 
     parts: list[Part]
     leaves: dict[Var, str]
     result: Var
-    series: set[Var]
+    aliases: dict[Var, tuple[Var, str]]
 
 
 def unfolded(graph: Recorded) -> Folded:
     """The graph as it is."""
-    return Folded([Part(graph.equations)], graph.leaves, graph.result, set())
+    return Folded([Part(graph.equations)], graph.leaves, graph.result, {})
 
 
 def fold(graph: Recorded) -> Folded:
@@ -91,7 +104,7 @@ def _loops(graph: Recorded) -> list[Loop]:
         for start, stop, period in _periodic(free):
             if (free[start:stop] < 0).any():
                 continue  # part of it belongs to a loop found earlier; it is looked at again
-            loop = _checked(equations, places, start, stop, period)
+            loop = _checked(graph, places, start, stop, period)
             if loop is not None and loop.saved >= LEAST_SAVED:
                 found.append(loop)
                 free[loop.start : loop.stop] = -1 - np.arange(loop.start, loop.stop)
@@ -104,7 +117,7 @@ def _tokens(graph: Recorded) -> list[int]:
     numbers: dict[Hashable, int] = {}
     tokens = []
     for equation in graph.equations:
-        operands = (_operand_token(x, graph.leaves) for x in equation.inputs)
+        operands = (x.shape if type(x) is Var else (type(x), repr(x)) for x in equation.inputs)
         token = (
             equation.primitive,
             _params_token(equation),
@@ -113,13 +126,6 @@ def _tokens(graph: Recorded) -> list[int]:
         )
         tokens.append(numbers.setdefault(token, len(numbers)))
     return tokens
-
-
-def _operand_token(x: Any, leaves: Mapping[Var, str]) -> Hashable:
-    """What of an operand all steps share: numbers, parameters, and shapes of anything else."""
-    if type(x) is not Var:
-        return (type(x), repr(x))
-    return x if leaves.get(x) == "parameter" else x.shape
 
 
 def _params_token(equation: Equation) -> Hashable:
@@ -164,7 +170,7 @@ def _periodic(tokens: np.ndarray[Any, Any]) -> list[tuple[int, int, int]]:
 
 
 def _checked(
-    equations: Sequence[Equation],
+    graph: Recorded,
     places: Mapping[Equation, int],
     start: int,
     stop: int,
@@ -175,15 +181,15 @@ def _checked(
     fewest = 0
     for shift in range(min((stop - start) % period, period - 1) + 1):
         probe = Loop(start + shift, period, LEAST_STEPS)
-        if probe.stop > stop or _agreeing(equations, places, probe) < LEAST_STEPS:
+        if probe.stop > stop or _agreeing(graph, places, probe) < LEAST_STEPS:
             continue
-        carried = len(_handed_on(equations, places, probe))
+        carried = len(_handed_on(graph.equations, places, probe))
         if best is None or carried < fewest:
             best, fewest = probe, carried
     if best is None:
         return None
     most = best._replace(steps=(stop - best.start) // period)
-    return most._replace(steps=_agreeing(equations, places, most))
+    return most._replace(steps=_agreeing(graph, places, most))
 
 
 def _operands(equations: Sequence[Equation], loop: Loop) -> Iterator[tuple[int, list[Any]]]:
@@ -194,23 +200,29 @@ def _operands(equations: Sequence[Equation], loop: Loop) -> Iterator[tuple[int, 
             yield number, [equation.inputs[operand] for equation in same]
 
 
-def _agreeing(equations: Sequence[Equation], places: Mapping[Equation, int], loop: Loop) -> int:
+def _agreeing(graph: Recorded, places: Mapping[Equation, int], loop: Loop) -> int:
     """How many steps, from the first, get their operands from the same places as each other."""
     steps = loop.steps
-    for _, xs in _operands(equations, loop):
+    for _, xs in _operands(graph.equations, loop):
         if type(xs[0]) is Var:
-            steps = min(steps, _agreeing_operand(xs, places, loop))
+            steps = min(steps, _agreeing_operand(xs, graph.leaves, places, loop))
     return steps
 
 
-def _agreeing_operand(xs: Sequence[Var], places: Mapping[Equation, int], loop: Loop) -> int:
+def _agreeing_operand(
+    xs: Sequence[Var], leaves: Mapping[Var, str], places: Mapping[Equation, int], loop: Loop
+) -> int:
     """For how many steps an operand is of the same step, of the step before, or from outside.
 
-    One of the step before is at the first step from outside.
+    One of the step before is at the first step from outside. A parameter is always the same.
     """
     made = [-1 if x.equation is None else places[x.equation] for x in xs]
     if made[1] < loop.start:
-        return next((k for k, place in enumerate(made) if place >= loop.start), len(xs))
+        for k, (place, x) in enumerate(zip(made, xs, strict=True)):
+            parameter = "parameter" in (leaves.get(x), leaves.get(xs[0]))
+            if place >= loop.start or (parameter and x is not xs[0]):
+                return k
+        return len(xs)
     first = made[1] - loop.period
     if made[0] != first and not (made[0] < loop.start and first < loop.start):
         return 0
@@ -247,44 +259,23 @@ class _Unquoted(str):
 
 
 class _Folding:
-    """The rewriting of one graph: every value of a loop is represented by that of its last step."""
+    """The rewriting of one graph.
+
+    made: for what a loop makes, the value of its last step, which is the one that is drawn, the
+        number of its own step, and how many there are.
+    lists: for an equation whose outputs are read one at each step, what stands for all of them.
+    """
 
     def __init__(self, graph: Recorded, loops: Sequence[Loop]) -> None:
         self.graph = graph
         self.equations = graph.equations
         self.places = {equation: place for place, equation in enumerate(graph.equations)}
-        self.stands_for: dict[Var, Var] = {}
-        self.series: set[Var] = set()
+        self.made: dict[Var, tuple[Var, int, int]] = {}
+        self.lists: dict[Equation, Var] = {}
+        self.leaves: dict[Hashable, Var] = {}  # sequences of leaves, by name or by what they are
+        self.parts: dict[tuple[Var, str], Var] = {}  # v[t], by v and t
+        self.series: dict[tuple[Var, ...], Var] = {}
         self.loops = [loop for loop in loops if self.take_in(loop)]
-
-    def shown(self, x: Any) -> Any:
-        """What is drawn in place of a value; numbers are themselves."""
-        return self.stands_for.get(x, x) if type(x) is Var else x
-
-    def take_in(self, loop: Loop) -> bool:
-        """Find what represents the values that a loop reads and makes; False if nothing can."""
-        anew = []
-        for _, xs in _operands(self.equations, loop):
-            outside = type(xs[1]) is Var and not self.made_in(loop, xs[1])
-            if outside and len({self.shown(x) for x in xs}) > 1:
-                if len({x.equation for x in xs}) > 1:
-                    return False  # made here and there: it is no sequence
-                anew.append(xs)
-        for xs in anew:
-            if len({self.shown(x) for x in xs}) > 1:
-                one = _like(xs[-1])
-                self.series.add(one)
-                self.stands_for.update((x, one) for x in xs)
-        last = loop.stop - loop.period
-        for place in range(loop.start, last):
-            standing = self.equations[last + (place - loop.start) % loop.period]
-            pairs = zip(self.equations[place].outputs, standing.outputs, strict=True)
-            self.stands_for.update(pairs)
-        return True
-
-    def made_in(self, loop: Loop, x: Var) -> bool:
-        """Whether a loop makes a value itself."""
-        return x.equation is not None and self.places[x.equation] >= loop.start
 
     def folded(self) -> Folded:
         """The parts in order."""
@@ -294,64 +285,152 @@ class _Folding:
             parts += [self.step(loop)]
             place = loop.stop
         parts += [Part([self.alone(e) for e in self.equations[place:]])]
-        leaves = {x: kind for x, kind in self.graph.leaves.items() if x not in self.stands_for}
-        leaves |= {x: "sequence" for x in self.series if x.equation is None}
+        leaves = self.graph.leaves | {x: "sequence" for x in self.leaves.values()}
         result = self.shown(self.graph.result)
-        return Folded([part for part in parts if part.equations], leaves, result, self.series)
+        aliases = {x: meaning for meaning, x in self.parts.items()}
+        values = (x for part in parts for x in part.values)
+        read = {aliases[x][0] if x in aliases else x for x in values}
+        return Folded(
+            [part for part in parts if part.equations],
+            {x: kind for x, kind in leaves.items() if x in read},
+            result,
+            aliases,
+        )
+
+    def take_in(self, loop: Loop) -> bool:
+        """Learn what a loop reads anew at every step, and what it makes; False if that is mixed."""
+        for _, xs in _operands(self.equations, loop):
+            if type(xs[1]) is Var and not self.made_in(loop, xs[1]) and len({*xs}) > 1:
+                series = self.one_for_each_step(xs)
+                if series is None:
+                    return False
+                self.series[tuple(xs)] = series
+        last = loop.stop - loop.period
+        for place in range(loop.start, loop.stop):
+            step, number = divmod(place - loop.start, loop.period)
+            drawn = self.equations[last + number].outputs
+            for x, standing in zip(self.equations[place].outputs, drawn, strict=True):
+                self.made[x] = standing, step, loop.steps
+        return True
+
+    def one_for_each_step(self, xs: Sequence[Var]) -> Var | None:
+        """What is drawn in place of values that a loop reads one by one; None for a mixture."""
+        loops = {self.made[x][0] for x in xs if x in self.made}
+        if len(loops) == 1 and all(x in self.made for x in xs):
+            return self.alias(loops.pop(), _over_time([self.made[x][1] for x in xs]))
+        if len({x.equation for x in xs}) > 1:
+            return None
+        equation = xs[0].equation
+        if equation is not None:
+            whole = self.lists.setdefault(equation, _like(xs[0]))
+            return self.alias(whole, _over_time([x.index for x in xs]))
+        named = [re.fullmatch(r"(.*)\[(\d+)\]", x.name or "") for x in xs]
+        matches = [match for match in named if match]
+        if len(matches) == len(xs) and len({match[1] for match in matches}) == 1:
+            whole = self.leaves.setdefault(matches[0][1], _like(xs[0]))
+            whole.name = matches[0][1]
+            return self.alias(whole, _over_time([int(match[2]) for match in matches]))
+        return self.alias(self.leaves.setdefault(tuple(xs), _like(xs[0])), "t")
+
+    def alias(self, whole: Var, which: str) -> Var:
+        """The part of a value that stands for several."""
+        if (whole, which) not in self.parts:
+            self.parts[whole, which] = _like(whole)
+        return self.parts[whole, which]
+
+    def made_in(self, loop: Loop, x: Var) -> bool:
+        """Whether a loop makes a value itself."""
+        return x.equation is not None and self.places[x.equation] >= loop.start
+
+    def shown(self, x: Any) -> Any:
+        """What is drawn in place of one value; numbers are themselves."""
+        if type(x) is not Var:
+            return x
+        if x in self.made:
+            drawn, step, steps = self.made[x]
+            return drawn if step == steps - 1 else self.alias(drawn, str(step))
+        whole = None if x.equation is None else self.lists.get(x.equation)
+        return x if whole is None else self.alias(whole, str(x.index))
 
     def alone(self, equation: Equation) -> Equation:
         """An equation outside loops; of what it joins, all that a loop made is one operand."""
-        inputs = [self.shown(x) for x in equation.inputs]
-        if equation.primitive.joint_rule is not None:
-            inputs = list(dict.fromkeys(inputs))
-        outputs = list(dict.fromkeys(self.shown(y) for y in equation.outputs))
+        joins = equation.primitive.joint_rule is not None
+        inputs: list[Any] = []
+        for _, several in groupby(equation.inputs, lambda x: id(self.made.get(x, (x, 0, 0))[0])):
+            xs = list(several)
+            if joins and len(xs) > 1 and xs[0] in self.made:
+                drawn, _, length = self.made[xs[0]]
+                steps = [self.made[x][1] for x in xs]
+                inputs.append(self.alias(drawn, _slice(steps, length)))
+            else:
+                inputs += map(self.shown, xs)
+        whole = self.lists.get(equation)
+        outputs = equation.outputs if whole is None else [whole]
         return Equation(equation.primitive, inputs, outputs, equation.params)
 
     def step(self, loop: Loop) -> Part:
         """The last step of a loop, with states for what it reads of the step before."""
-        last = loop.stop - loop.period
         states: dict[tuple[Var, Var], Var] = {}
         inputs: list[list[Any]] = [[] for _ in range(loop.period)]
         for number, xs in _operands(self.equations, loop):
-            x = xs[-1]
-            if type(x) is Var and self.made_in(loop, x) and not self.made_in(loop, xs[0]):
-                handed_on, initial = self.shown(x), self.shown(xs[0])
-                x = states.setdefault((handed_on, initial), _like(handed_on))
-            inputs[number].append(self.shown(x))
+            x = self.shown(xs[-1])
+            if type(x) is Var and not self.made_in(loop, xs[1]):
+                x = self.series.get(tuple(xs), x)
+            elif type(x) is Var:
+                handed_on = self.made[xs[-1]][0]
+                x = handed_on
+                if not self.made_in(loop, xs[0]):
+                    x = states.setdefault((handed_on, self.shown(xs[0])), _like(handed_on))
+            inputs[number].append(x)
         equations = []
         for number, operands in enumerate(inputs):
-            first, equation = self.equations[loop.start + number], self.equations[last + number]
-            params = _at_time_t(equation, first)
-            equations.append(Equation(equation.primitive, operands, equation.outputs, params))
+            same = self.equations[loop.start + number : loop.stop : loop.period]
+            params = _at_time_t(same)
+            equations.append(Equation(same[-1].primitive, operands, same[-1].outputs, params))
         carry = [Carry(state, *pair) for pair, state in states.items()]
         note = f"{loop.steps} steps that are alike, drawn once: the last of them"
         return Part(equations, f"loop × {loop.steps}", [note], carry)
 
 
 def _like(x: Var) -> Var:
-    """A value of the same form, for the drawing only; a name such as xs[3] becomes xs."""
-    name = None if x.name is None else re.sub(r"\[\d+\]$", "", x.name)
-    made = Var(x.owner, x.shape, x.dtype, x.device, name)
+    """A value of the same form, for the drawing only."""
+    made = Var(x.owner, x.shape, x.dtype, x.device)
     made.equation = x.equation
     return made
 
 
-def _at_time_t(equation: Equation, first: Equation) -> dict[str, Any]:
-    """An equation's parameters, with t where its index is another one than at the first step."""
-    if equation.primitive is not getitem:
-        return equation.params
-    index, earlier = equation.params["index"], iter(_integers(first.params["index"]))
-    moving: list[int] = []
+def _slice(steps: Sequence[int], length: int) -> str:
+    """Which steps, as a slice; "…" for no simple one."""
+    if list(steps) == list(range(length)):
+        return ":"
+    if list(steps) == list(range(length))[::-1]:
+        return "::-1"
+    in_order = list(steps) == list(range(steps[0], steps[0] + len(steps)))
+    return f"{steps[0]}:{steps[-1] + 1}" if in_order else "…"
 
-    def at_t(number: int) -> Any:
-        start = next(earlier)
-        if start == number:
-            return number
-        moving.append(start)
-        ahead = start - moving[0]
-        return _Unquoted(f"t{ahead:+}" if ahead else "t")
 
-    return {**equation.params, "index": _with_integers(index, at_t)}
+def _over_time(numbers: Sequence[int]) -> str:
+    """Integers, one for each step t from 0 on, as an expression in t; "…" for no simple one."""
+    start, step = numbers[0], numbers[1] - numbers[0]
+    if list(numbers) != [start + step * t for t in range(len(numbers))]:
+        return "…"
+    if step == 0:
+        return str(start)
+    if step < 0:
+        return f"{start}-t" if step == -1 else f"{start}-{-step}*t"
+    steps = "t" if step == 1 else f"{step}*t"
+    return f"{steps}{start:+}" if start else steps
+
+
+def _at_time_t(same: Sequence[Equation]) -> dict[str, Any]:
+    """The parameters of an equation that each step has, with t in an index that changes."""
+    params = same[-1].params
+    if same[-1].primitive is not getitem:
+        return params
+    numbers = zip(*(_integers(equation.params["index"]) for equation in same), strict=True)
+    texts = map(_over_time, numbers)
+    index = _with_integers(params["index"], lambda _: _Unquoted(next(texts)))
+    return {**params, "index": index}
 
 
 def _integers(index: Any) -> list[int]:

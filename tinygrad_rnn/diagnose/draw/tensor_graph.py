@@ -29,33 +29,26 @@ def tensor_diagram(
     if open_scans:
         parts, result = opened(parts, leaves, result)
     parts = [part for part in parts if part.equations or part.carry]
-    used = {x for part in parts for x in _read(part)} | {result}
-    values = [x for x in _in_order(parts, leaves) if x in used]
-    texts = names_of(values)
-    texts.update({x: f"{texts[x]}[t]" for x in folded.series if x in texts})
-    texts.update(
-        {carry.state: f"{texts[carry.handed_on]}[t-1]" for part in parts for carry in part.carry}
-    )
+    aliases = {x: whole for x, (whole, _) in folded.aliases.items()}
+    used = {aliases.get(x, x) for part in parts for x in part.values}
+    used.add(aliases.get(result, result))
+    texts = names_of(x for x in _in_order(parts, leaves) if x in used)
+    texts |= {x: f"{texts[whole]}[{which}]" for x, (whole, which) in folded.aliases.items()}
+    texts |= {
+        carry.state: f"{texts[carry.handed_on]}[t-1]" for part in parts for carry in part.carry
+    }
     sections = [_section(part, texts, result) for part in parts]
     drawn = sum(len(part.equations) for part in parts)
     title = f"The graph behind {texts[result]} {form(result, result.dtype)}"
     number = len(graph.equations)
     title += f": {number:,} operations" + (f", {drawn:,} of them drawn" if drawn < number else "")
-    return diagram(title, sections, leaves, (), texts, result.dtype)
+    return diagram(title, sections, leaves, (), texts, result.dtype, aliases=aliases)
 
 
 def _section(part: Part, texts: dict[Var, str], result: Var) -> Section:
     operations = [operation(equation, texts, result.dtype) for equation in part.equations]
     notes = [*part.notes, counts(part.equations, "")] if part.title else []
     return Section(part.title, notes, operations, part.carry)
-
-
-def _read(part: Part) -> Iterator[Var]:
-    """The values that a part reads or hands on."""
-    for equation in part.equations:
-        yield from equation.variables
-    for state, handed_on, initial in part.carry:
-        yield from (x for x in (state, handed_on, initial) if x is not None)
 
 
 def _in_order(parts: Sequence[Part], leaves: dict[Var, str]) -> Iterator[Var]:
