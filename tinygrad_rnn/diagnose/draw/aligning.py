@@ -16,6 +16,8 @@ from itertools import pairwise
 SWEEPS = 24
 TOGETHER = 8  # of these, the last ones in which both sides pull
 INFINITY = float("inf")
+PULLS = (1.0, 3.0, 10.0)  # of a link by how many of its ends are points
+SLIGHT = 0.1  # the weight of a member without links
 
 
 def aligned(
@@ -71,25 +73,28 @@ def _straighten(
     boxes: int,
 ) -> None:
     """Give successive points of an arrow one place, as far as their neighbours let them."""
-    for points in _chains(rows, above, boxes):
-        low, high = -INFINITY, INFINITY
-        together: list[int] = []
-        for row, place in [*points, (None, 0)]:
-            lowest, highest = -INFINITY, INFINITY
-            if row is not None:
-                here = middles[rows[row][place]]
-                if place:
-                    lowest = min(middles[rows[row][place - 1]] + gaps[row][place - 1], here)
-                if place < len(gaps[row]):
-                    highest = max(middles[rows[row][place + 1]] - gaps[row][place], here)
-            if together and (row is None or max(low, lowest) > min(high, highest)):
-                mean = sum(middles[number] for number in together) / len(together)
-                for number in together:
-                    middles[number] = min(max(mean, low), high)
-                low, high, together = -INFINITY, INFINITY, []
-            if row is not None:
-                low, high = max(low, lowest), min(high, highest)
-                together.append(rows[row][place])
+
+    def room(row: int, place: int) -> tuple[float, float]:
+        """From where to where a point may move."""
+        here, low, high = middles[rows[row][place]], -INFINITY, INFINITY
+        if place:
+            low = middles[rows[row][place - 1]] + gaps[row][place - 1]
+        if place < len(gaps[row]):
+            high = middles[rows[row][place + 1]] - gaps[row][place]
+        return min(low, here), max(high, here)  # where it is, it may stay
+
+    for chain in _chains(rows, above, boxes):
+        while chain:
+            low, high = room(*chain[0])
+            together = 1
+            for lowest, highest in (room(*point) for point in chain[1:]):
+                if max(low, lowest) > min(high, highest):
+                    break
+                low, high, together = max(low, lowest), min(high, highest), together + 1
+            straight, chain = chain[:together], chain[together:]
+            mean = sum(middles[rows[row][place]] for row, place in straight) / together
+            for row, place in straight:
+                middles[rows[row][place]] = min(max(mean, low), high)
 
 
 def _chains(
@@ -103,10 +108,6 @@ def _chains(
                 chain = chains.pop(above[number][0], [])
                 chains[number] = [*chain, (row, place)]
     return list(chains.values())
-
-
-PULLS = (1.0, 3.0, 10.0)  # of a link by how many of its ends are points
-SLIGHT = 0.1  # the weight of a member without links
 
 
 def spaced(wishes: Sequence[float], weights: Sequence[float], gaps: Sequence[float]) -> list[float]:

@@ -137,35 +137,9 @@ def _grid(diagram: Diagram) -> Grid:
 
 
 def _rows_of_boxes(diagram: Diagram) -> tuple[list[int], list[int]]:
-    """The row of every box, and the region of every row.
-
-    In its region an operation stands below all that it reads. A state stands at the top. Any other
-    leaf, and what is computed of such leaves alone, stands right above its first use, but no more
-    than so many for one use: further leaves go above them.
-    """
+    """The row of every box, and the region of every row."""
     boxes = diagram.boxes
-    reads: list[list[int]] = [[] for _ in boxes]  # those in the same region
-    uses: list[list[int]] = [[] for _ in boxes]
-    for source, _, target, _, carry in diagram.arrows:
-        if boxes[source].region == boxes[target].region and not carry:
-            reads[target].append(source)
-            uses[source].append(target)
-    first = {region: -1 for region in range(len(diagram.regions))}  # the row above operations
-    first |= {box.region: 0 for box in boxes if box.kind == "state"}
-    row_of = [first[box.region] for box in boxes]
-    moves = [box.kind in LEAVES for box in boxes]  # downwards, to where it is used
-    for number, box in enumerate(boxes):  # what is read has a lower number
-        if box.kind != "state" and not moves[number]:
-            moves[number] = all(moves[k] for k in reads[number])
-            above = [row_of[k] for k in reads[number] if moves[number] or not moves[k]]
-            row_of[number] = max(above, default=first[box.region]) + 1
-    beside: Counter[int] = Counter()
-    for leaves in (False, True):  # first what is computed
-        for number in reversed(range(len(boxes))):
-            if moves[number] and uses[number] and leaves == (not reads[number]):
-                use = min(uses[number], key=row_of.__getitem__)
-                row_of[number] = row_of[use] - 1 - leaves * (beside[use] // BESIDE)
-                beside[use] += 1
+    row_of = _rows_within_regions(diagram)
     regions: list[int] = []
     for region in range(len(diagram.regions)):
         members = [k for k, box in enumerate(boxes) if box.region == region]
@@ -174,6 +148,39 @@ def _rows_of_boxes(diagram: Diagram) -> tuple[list[int], list[int]]:
             row_of[k] += shift
             regions += [region] * (row_of[k] + 1 - len(regions))
     return row_of, regions
+
+
+def _rows_within_regions(diagram: Diagram) -> list[int]:
+    """The row of every box, counted in its region from anywhere.
+
+    An operation stands below all that it reads. A state stands at the top. Any other leaf, and what
+    is computed of such leaves alone, stands right above its first use; but no more than so many for
+    one use, and further leaves go above them.
+    """
+    boxes = diagram.boxes
+    reads: list[list[int]] = [[] for _ in boxes]  # those in the same region
+    uses: list[list[int]] = [[] for _ in boxes]
+    for source, _, target, _, carry in diagram.arrows:
+        if boxes[source].region == boxes[target].region and not carry:
+            reads[target].append(source)
+            uses[source].append(target)
+    above_all = dict.fromkeys(range(len(diagram.regions)), -1)  # the row above all operations
+    above_all |= {box.region: 0 for box in boxes if box.kind == "state"}
+    row_of = [above_all[box.region] for box in boxes]
+    moves = [box.kind in LEAVES for box in boxes]  # downwards, to where it is used
+    for number, box in enumerate(boxes):  # what is read has a lower number
+        if box.kind != "state" and not moves[number]:
+            moves[number] = all(moves[k] for k in reads[number])
+            rows = [row_of[k] for k in reads[number] if moves[number] or not moves[k]]
+            row_of[number] = max(rows, default=above_all[box.region]) + 1
+    beside: Counter[int] = Counter()
+    for leaves in (False, True):  # first what is computed
+        for number in reversed(range(len(boxes))):
+            if moves[number] and uses[number] and leaves == (not reads[number]):
+                use = min(uses[number], key=row_of.__getitem__)
+                row_of[number] = row_of[use] - 1 - leaves * (beside[use] // BESIDE)
+                beside[use] += 1
+    return row_of
 
 
 class _Drafting:
@@ -186,32 +193,29 @@ class _Drafting:
         self.framed = any(region.title for region in diagram.regions)
         left = MARGIN + (INSIDE + HEADING if self.framed else 0.0)
         self.middles = [left + x for x in middles]
-        self.back = sorted(
-            (k for k, arrow in enumerate(diagram.arrows) if not grid.leads_down(arrow)),
-            key=lambda k: grid.row_of[diagram.arrows[k].source],
-        )
+        back = [k for k, arrow in enumerate(diagram.arrows) if not grid.leads_down(arrow)]
+        self.back = sorted(back, key=lambda k: grid.row_of[diagram.arrows[k].source])
         self.exits = self._exits()
         self.entries = self._entries()
         self.tops: list[float] = []  # of the rows
 
     def layout(self) -> Layout:
         """All coordinates."""
-        places, headings, bottom = self._down_the_page()
-        lanes = {k: self._lane(k) for k in self.back}
+        spans, headings, bottom = self._down_the_page()
         boxes = [
             Rectangle(self.middles[k] - self.widths[k] / 2, self.tops[row], self.widths[k], HEIGHT)
             for k, row in enumerate(self.grid.row_of)
         ]
-        right = max([*(box.x + box.width for box in boxes), *lanes.values()], default=0.0)
-        right = max([right, *(self.middles[k] for row in self.grid.rows for k in row)])
+        arrows = [
+            self._round(k) if k in self.back else self._downwards(k)
+            for k in range(len(self.diagram.arrows))
+        ]
+        right = max([x for arrow in arrows for x, _ in arrow], default=0.0)
+        right = max([right, *(box.x + box.width for box in boxes)])
         right += INSIDE if self.framed else 0.0
         frames = [
-            None if place is None else Rectangle(MARGIN, place[0], right - MARGIN, place[1])
-            for place in places
-        ]
-        arrows = [
-            self._round(k, lanes[k]) if k in lanes else self._downwards(k)
-            for k in range(len(self.diagram.arrows))
+            None if span is None else Rectangle(MARGIN, span[0], right - MARGIN, span[1] - span[0])
+            for span in spans
         ]
         return Layout(right + MARGIN, bottom, boxes, arrows, frames, headings)
 
@@ -270,32 +274,29 @@ class _Drafting:
     # From top to bottom.
 
     def _down_the_page(self) -> tuple[list[tuple[float, float] | None], list[list[str]], float]:
-        """The y and the height of each frame, the notes in lines, and the end; fills `tops`."""
+        """From where to where each frame goes, its notes in lines, and the end; fills `tops`."""
         grid, arrows = self.grid, self.diagram.arrows
-        leaving = [grid.row_of[arrows[k].source] for k in self.back]
-        arriving = [grid.row_of[arrows[k].target] for k in self.back]
+        leaving = Counter(grid.row_of[arrows[k].source] for k in self.back)
+        arriving = Counter(grid.row_of[arrows[k].target] for k in self.back)
         y = MARGIN + (2 * LINE if self.diagram.title else 0.0)
-        frames: list[tuple[float, float] | None] = []
+        spans: list[tuple[float, float] | None] = []
         headings = []
         for number, region in enumerate(self.diagram.regions):
-            top, last = y, False
-            lines = [
-                line for note in region.notes for line in wrapped(note, NOTE_SIZE, HEADING - 12)
-            ]
+            notes = (wrapped(note, NOTE_SIZE, HEADING - 12) for note in region.notes)
+            lines = [line for note in notes for line in note]
+            top = y
             y += INSIDE if region.title else 0.0
-            for row in (k for k, own in enumerate(grid.regions) if own == number):
-                if last:
-                    y += GAP + self._swing(row - 1)
-                y += LANE * arriving.count(row)
+            rows = [row for row, own in enumerate(grid.regions) if own == number]
+            for row in rows:
+                y += LANE * arriving[row] + (0.0 if row == rows[0] else GAP)
                 self.tops.append(y)
-                y += HEIGHT + LANE * leaving.count(row)
-                last = True
+                y += HEIGHT + LANE * leaving[row] + self._swing(row)
             if region.title:
                 y = max(y, top + INSIDE + TITLE_SIZE + LINE * len(lines)) + INSIDE
-            frames.append((top, y - top) if region.title else None)
+            spans.append((top, y) if region.title else None)
             headings.append(lines)
-            y += BETWEEN
-        return frames, headings, y - BETWEEN + MARGIN
+            y += BETWEEN if region.title else GAP
+        return spans, headings, y
 
     def _swing(self, row: int) -> float:
         """What is added below a row so that wide swings do not become flat."""
@@ -321,26 +322,26 @@ class _Drafting:
             path += [(x, self.tops[row]), (x, self.tops[row] + HEIGHT)]
         return [*path, (self.entries[k], self.tops[end])]
 
-    def _lane(self, k: int) -> float:
-        """The x at which an arrow goes back up: right of all in its region."""
-        region = self.diagram.boxes[self.diagram.arrows[k].target].region
-        members = [
-            j
-            for row, own in enumerate(self.grid.regions)
-            if own == region
-            for j in self.grid.rows[row]
-        ]
-        right = max(self.middles[j] + self.widths[j] / 2 for j in members)
-        return right + INSIDE + LANE * self.back.index(k)
-
-    def _round(self, k: int, lane: float) -> Path:
-        """From the end of a loop to its start, round on the right."""
-        arrow, row_of = self.diagram.arrows[k], self.grid.row_of
+    def _round(self, k: int) -> Path:
+        """From the end of a loop to its start, round on the right, in a lane of its own."""
+        arrow, row_of, region_of = self.diagram.arrows[k], self.grid.row_of, self.grid.regions
+        start, goal = row_of[arrow.source], row_of[arrow.target]
+        nearer = [self.diagram.arrows[j] for j in self.back[: self.back.index(k)]]
+        nearer = [other for other in nearer if region_of[row_of[other.target]] == region_of[goal]]
+        rows = (row for row, own in enumerate(region_of) if own == region_of[goal])
+        members = [number for row in rows for number in self.grid.rows[row]]
+        right = max(self.middles[number] + self.widths[number] / 2 for number in members)
+        lane = right + INSIDE + LANE * len(nearer)
+        low = self.tops[start] + HEIGHT
+        low += LANE * (0.6 + sum(row_of[other.source] == start for other in nearer))
+        high = self.tops[goal]
+        high -= LANE * (1.2 + sum(row_of[other.target] == goal for other in nearer))
         x, end = self.exits[arrow.source, arrow.output], self.entries[k]
-        bottom = self.tops[row_of[arrow.source]] + HEIGHT
-        top = self.tops[row_of[arrow.target]]
-        inside = [self.diagram.arrows[j] for j in self.back[: self.back.index(k)]]
-        leaving = sum(row_of[other.source] == row_of[arrow.source] for other in inside)
-        arriving = sum(row_of[other.target] == row_of[arrow.target] for other in inside)
-        low, high = bottom + LANE * (leaving + 0.6), top - LANE * (arriving + 1.2)
-        return [(x, bottom), (x, low), (lane, low), (lane, high), (end, high), (end, top)]
+        return [
+            (x, self.tops[start] + HEIGHT),
+            (x, low),
+            (lane, low),
+            (lane, high),
+            (end, high),
+            (end, self.tops[goal]),
+        ]
