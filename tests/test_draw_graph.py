@@ -648,7 +648,8 @@ def test_a_scan_is_one_box_and_can_be_opened():
     assert sum(arrow.carry for arrow in opened.arrows) == 2
     number = next(k for k, box in enumerate(opened.boxes) if box.text == "xs")
     (arrow,) = [arrow for arrow in opened.arrows if arrow.source == number]
-    assert "@" in opened.boxes[arrow.target].text  # the product of the input
+    assert "xs[t] @" in opened.boxes[arrow.target].text  # the product of the input
+    assert re.search(r"= square\(v\d+\[:\]\)", " ".join(box.text for box in opened.boxes))
 
 
 def test_scans_of_double_backward_and_random_cells_open():
@@ -662,6 +663,16 @@ def test_scans_of_double_backward_and_random_cells_open():
     def noisy(x, h):
         h = (x + h * torch.randn(2)).tanh()
         return h, h
+
+    def turning(x, state):
+        first, second, _ = state
+        return first * x, (second, first, x)
+
+    ones = torch.ones(2, 2)
+    ys, _ = torch.scan.scan(turning, xs, (ones, ones, ones))
+    diagram = draw_graph(ys.sum(), names={"xs": xs}, open_scans=True).diagram
+    assert sum(arrow.carry for arrow in diagram.arrows) == 3
+    assert {"h0", "h1", "h2"} <= {box.text for box in diagram.boxes}
 
     ys, _ = torch.scan.scan(noisy, xs, torch.zeros(2, 2), checkpoint=2)
     diagram = draw_graph(ys.sum(), open_scans=True).diagram

@@ -11,28 +11,26 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tinygrad_rnn.diagnose.draw.diagram import Carry
-from tinygrad_rnn.diagnose.draw.folding import Part
+from tinygrad_rnn.diagnose.draw.folding import Folded, Part
 from tinygrad_rnn.program import Equation, Var
 from tinygrad_rnn.scan.explain import WHEN, own_equations
 from tinygrad_rnn.scan.partition import partition
 from tinygrad_rnn.scan.recurrence import Recurrence
 
 
-def opened(parts: Iterable[Part], leaves: dict[Var, str], result: Var) -> tuple[list[Part], Var]:
-    """The parts with every recurrence between loops replaced by its step, and the result.
-
-    leaves: gets what the steps draw at random.
-    """
-    opening = _Opening(leaves)
-    shown = [inner for part in parts for inner in opening.part(part)]
-    return shown, opening.known.get(result, result)
+def opened(graph: Folded) -> Folded:
+    """The graph with every recurrence between loops replaced by its step."""
+    opening = _Opening(graph)
+    parts = [inner for part in graph.parts for inner in opening.part(part)]
+    result = opening.known.get(graph.result, graph.result)
+    return Folded(parts, opening.leaves, result, opening.aliases)
 
 
 class _Opening:
     """One pass over the parts. known: what is shown in place of a recurrence's results."""
 
-    def __init__(self, leaves: dict[Var, str]) -> None:
-        self.leaves = leaves
+    def __init__(self, graph: Folded) -> None:
+        self.leaves, self.aliases = dict(graph.leaves), dict(graph.aliases)
         self.known: dict[Var, Var] = {}
         self.count = 0
 
@@ -60,7 +58,7 @@ class _Opening:
         count = len(program.carry)
         own: dict[Var, Var] = {x: _like(x) for x in program.carry}
         outer = equation.inputs[count : len(equation.inputs) - len(program.constants)]
-        own.update(zip(program.sequences, outer, strict=False))
+        own.update((x, self.at(y, "t")) for x, y in zip(program.sequences, outer, strict=False))
         for drawn in program.sequences[len(outer) :]:
             own[drawn] = _like(drawn)
             self.leaves[own[drawn]] = "sequence"
@@ -74,8 +72,9 @@ class _Opening:
             title: inside(getattr(parts, title)) for title in WHEN if title != "totals"
         }
         kinds["totals"] = inside(e for total in parts.totals for e in own_equations(total))
-        for outside, x in zip(equation.outputs, program.outputs, strict=True):
-            self.known[outside] = own[x]
+        stacked = range(count, count + len(program.stacked))
+        for place, (outside, x) in enumerate(zip(equation.outputs, program.outputs, strict=True)):
+            self.known[outside] = self.at(own[x], ":") if place in stacked else own[x]
         carry = [
             Carry(own[state], own[after], initial)
             for state, after, initial in zip(
@@ -92,6 +91,13 @@ class _Opening:
                     [f"of scan {self.count}", WHEN[title]],
                     carry if title == "loop" else (),
                 )
+
+    def at(self, x: Var, which: str) -> Var:
+        """A value drawn as part of another, x[t] or x[:]."""
+        whole, part = self.aliases.get(x, (x, ":"))
+        made = _like(x)
+        self.aliases[made] = whole, which if part == ":" else f"{part}][{which}"
+        return made
 
 
 def _like(x: Var) -> Var:

@@ -25,17 +25,12 @@ def tensor_diagram(
     """The drawing of the graph behind a tensor; see `draw_graph`."""
     graph = recorded(tensor, names)
     folded = fold(graph) if folding else unfolded(graph)
-    parts, leaves, result = folded.parts, folded.leaves, folded.result
-    if open_scans:
-        parts, result = opened(parts, leaves, result)
+    parts, leaves, result, meanings = opened(folded) if open_scans else folded
     parts = [part for part in parts if part.equations or part.carry]
-    aliases = {x: whole for x, (whole, _) in folded.aliases.items()}
-    used = {aliases.get(x, x) for part in parts for x in part.values}
-    used.add(aliases.get(result, result))
-    texts = names_of(x for x in _in_order(parts, leaves) if x in used)
-    texts |= {x: f"{texts[whole]}[{which}]" for x, (whole, which) in folded.aliases.items()}
+    aliases = {x: whole for x, (whole, _) in meanings.items()}
+    texts = _texts(parts, leaves, result, aliases)
     texts |= {
-        carry.state: f"{texts[carry.handed_on]}[t-1]" for part in parts for carry in part.carry
+        x: f"{texts[whole]}[{which}]" for x, (whole, which) in meanings.items() if whole in texts
     }
     sections = [_section(part, texts, result) for part in parts]
     drawn = sum(len(part.equations) for part in parts)
@@ -51,9 +46,22 @@ def _section(part: Part, texts: dict[Var, str], result: Var) -> Section:
     return Section(part.title, notes, operations, part.carry)
 
 
-def _in_order(parts: Sequence[Part], leaves: dict[Var, str]) -> Iterator[Var]:
-    """All values but the states, in the order in which they get numbers."""
-    yield from leaves
+def _texts(
+    parts: Sequence[Part], leaves: dict[Var, str], result: Var, aliases: dict[Var, Var]
+) -> dict[Var, str]:
+    """The names of what is drawn. A state is v[t-1] if v is what the step before has computed."""
+    carry = [pair for part in parts for pair in part.carry]
+    used = {aliases.get(x, x) for x in (result, *(x for part in parts for x in part.values))}
+    computed = set(_in_order(parts))
+    moved = [state for state, handed_on, _ in carry if handed_on not in computed]
+    texts = names_of(x for x in (*leaves, *moved, *_in_order(parts)) if x in used)
+    return texts | {
+        state: f"{texts[handed_on]}[t-1]" for state, handed_on, _ in carry if handed_on in computed
+    }
+
+
+def _in_order(parts: Sequence[Part]) -> Iterator[Var]:
+    """What is computed, in the order in which it gets numbers."""
     for part in parts:
         for equation in part.equations:
             yield from equation.outputs
