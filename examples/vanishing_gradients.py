@@ -19,7 +19,7 @@ from experiment import panels, program, progress
 import tinygrad_rnn as torch
 import tinygrad_rnn.nn as nn
 import tinygrad_rnn.nn.functional as F
-from tinygrad_rnn.diagnose.gradient_flow import gradient_flow
+from tinygrad_rnn.diagnose import gradient_flow
 from tinygrad_rnn.optim import SGD
 from tinygrad_rnn.scan import scan
 
