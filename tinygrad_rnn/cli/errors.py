@@ -16,6 +16,7 @@ import click
 
 from tinygrad_rnn import backend
 from tinygrad_rnn.char_lm import PromptError, TextError, TrainingError
+from tinygrad_rnn.diagnose import DiagnosisError
 from tinygrad_rnn.io import FileFormatError
 
 
@@ -42,7 +43,7 @@ def in_one_line(program: str = "tinygrad-rnn") -> Iterator[None]:
     except click.UsageError as error:
         help_command = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
         raise InputError(error.format_message() + help_command, program) from error
-    except (TextError, PromptError, TrainingError, FileFormatError) as error:
+    except (TextError, PromptError, TrainingError, FileFormatError, DiagnosisError) as error:
         raise InputError(str(error), program) from error
     except MemoryError as error:
         advice = f"not enough memory: {error}; lower --hidden, --batch or --seq"

@@ -34,6 +34,10 @@ from tinygrad_rnn.scan import trees
 from tinygrad_rnn.tensor import Tensor, grad
 
 
+class DiagnosisError(ValueError):
+    """A model cannot be looked into; the message says why and what to do, in one line."""
+
+
 class GradientFlow:
     """What `gradient_flow` found: printed, a table and verdicts; drawn, a figure.
 
@@ -86,8 +90,8 @@ def gradient_flow(
     for LSTMs: 0.6 s for T = 100, B = 8, H = 32; 17 s for T = 64, B = 32, H = 256.
 
     Raises:
-        ValueError: no recurrence with a floating-point state ran, or `rows` is below 1.
-        TypeError, RuntimeError: the loss is no Tensor, or has more than one value.
+        DiagnosisError (a ValueError): no recurrence with a floating-point state ran, the loss is no
+            Tensor or has more than one value, or `rows` is below 1.
 
     >>> import tinygrad_rnn as torch
     >>> _ = torch.manual_seed(0)
@@ -99,7 +103,7 @@ def gradient_flow(
     ['vanishing']
     """
     if rows < 1:
-        raise ValueError(
+        raise DiagnosisError(
             f"gradient_flow: rows is how many rows of the batch to look at, not {rows}"
         )
     with enable_grad():
@@ -108,7 +112,7 @@ def gradient_flow(
         value = _checked(loss(output))
     recurrences = [one for one in observed if floating(one.start)]
     if not recurrences:
-        raise ValueError(
+        raise DiagnosisError(
             "gradient_flow: no recurrence ran in the model. It sees nn.RNN, nn.LSTM, nn.GRU, scan "
             "and unroll; a loop over steps written in Python becomes unroll(cell, xs, h0)"
         )
@@ -118,9 +122,9 @@ def gradient_flow(
 def _checked(value: Any) -> Tensor:
     """The loss, if it is one."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"gradient_flow: loss gave {type(value).__name__}, expected a Tensor")
+        raise DiagnosisError(f"gradient_flow: loss gave {type(value).__name__}, expected a Tensor")
     if value.array.size != 1:
-        raise RuntimeError(
+        raise DiagnosisError(
             f"gradient_flow: loss gave a tensor of shape {value.shape}, expected one value; reduce "
             "it with .mean() or .sum()"
         )

@@ -27,9 +27,9 @@ EXPLODED = 100.0
 #: A gate is "dead" if at least this share of its values, over all steps, rows and units, is closed:
 #: some units may well be closed for good, nearly all of them may not.
 DEAD = 0.95
-#: A tanh is "saturated" if at least this share of its values is: gradients pass through the other
-#: units only, so that half of them do not learn.
-SATURATED = 0.5
+#: A tanh is "saturated" if at least this share of its values is. Half of them is no fault: in an
+#: LSTM that `tinygrad-rnn train` has taught to write, 63 % of g are.
+SATURATED = 0.9
 
 
 class Verdict(NamedTuple):

@@ -1,0 +1,281 @@
+"""`tinygrad-rnn diagnose`: what it looks at, what it prints and writes, what can be typed wrong."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import tinygrad_rnn as torch
+from tinygrad_rnn import backend
+from tinygrad_rnn.char_lm import load_model
+from tinygrad_rnn.cli import main
+from tinygrad_rnn.cli.diagnose import diagnose
+from tinygrad_rnn.cli.target import resolve
+from tinygrad_rnn.diagnose import gradient_flow
+
+TEXT = "나랏말싸미 듕귁에 달아, and the quick brown fox runs away.\n" * 60
+CELL = """
+from sizes import H  # a neighbour of this file
+import tinygrad_rnn as torch
+from tinygrad_rnn import nn
+from tinygrad_rnn.scan import scan
+
+class Leaky(nn.Module):
+    def forward(self, x, h):
+        h = 0.5 * h + x.tanh()
+        return h, h
+
+def example():
+    cell = Leaky()
+    model = lambda x, h: scan(cell, x, h)
+    return model, (torch.randn(30, 2, H), torch.zeros(2, H)), lambda out: out[0].square().mean()
+
+def no_recurrence():
+    return nn.Linear(H, 1), torch.randn(2, H), torch.Tensor.mean
+
+def two_losses():
+    return nn.GRU(H, 2), torch.randn(5, 2, H), lambda out: out[0]
+
+def pair():
+    return nn.Linear(H, 1), torch.randn(2, H)
+
+number = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Every test in a folder of its own, with a text and a file of cells."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("korean.txt").write_text(TEXT, "utf-8")
+    Path("cells").mkdir()
+    Path("cells/own.py").write_text(CELL)
+    Path("cells/sizes.py").write_text("H = 3\n")
+    yield tmp_path
+    sys.modules.pop("sizes", None)
+
+
+def tinygrad(*arguments, status=0):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == status, result.output
+    return result
+
+
+def refused(*arguments):
+    result = tinygrad(*arguments, status=2)
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("tinygrad-rnn: ")
+    return result.stderr
+
+
+def trained(name="run", cell="gru", text="korean.txt"):
+    options = "--hidden 7 --embed 5 --batch 3 --seq 12 --steps 2"
+    tinygrad("train", "--text", text, "--cell", cell, *shlex.split(options), "--out", name)
+
+
+# What it looks at.
+
+
+@pytest.mark.parametrize("target", ["runs/mine", "runs/mine/checkpoint.safetensors", None])
+def test_a_run(target):
+    trained("runs/mine", "lstm")
+    shown = tinygrad("diagnose", "flow", *([target] if target else [])).stdout
+    assert shown.startswith("runs/mine/checkpoint.safetensors, reading 8 x 12 characters of korean")
+    assert "recurrent layer 0 forward: T = 12, B = 8, h of 7, c of 7" in shown
+    assert "vanishing" in shown or "healthy" in shown
+
+
+def test_what_a_run_reads():
+    """Rows of the text, one behind the other; what each is to predict is one character later."""
+    trained()
+    looked_at = resolve("run", None, backend.CPU)
+    model, vocabulary = load_model("run/checkpoint.safetensors")
+    rows = [vocabulary.decode(row) for row in looked_at.x.T.tolist()]
+    assert rows == [TEXT[k * 12 : (k + 1) * 12] for k in range(8)]
+    logits, _ = model(looked_at.x)
+    targets = vocabulary.encode(TEXT[1:97]).reshape(8, 12).T
+    expected = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), torch.tensor(targets.ravel())
+    )
+    assert looked_at.loss(looked_at.model(looked_at.x)).item() == pytest.approx(expected.item())
+    assert not looked_at.model.training
+
+
+def test_another_text_and_a_short_one():
+    trained()
+    Path("other.txt").write_text("run away, fox " * 30)
+    assert (
+        "8 x 12 characters of other.txt"
+        in tinygrad("diagnose", "flow", "run", "--text", "other.txt").stdout
+    )
+    for text, size in (("fox " * 5, "1 x 12"), ("fox", "1 x 2")):
+        Path("other.txt").write_text(text)
+        assert size in tinygrad("diagnose", "flow", "run", "--text", "other.txt").stdout
+
+
+def test_a_run_on_the_standard_library():
+    tinygrad("train", *shlex.split("--hidden 4 --embed 3 --batch 2 --seq 6 --steps 1 --out run"))
+    assert (
+        "8 x 6 characters of Python's standard library"
+        in tinygrad("diagnose", "flow", "run").stdout
+    )
+
+
+def test_a_cell_of_ones_own():
+    shown = tinygrad("diagnose", "flow", "cells/own.py:example").stdout
+    assert shown.startswith("cells/own.py:example\n")
+    assert "cell: T = 30, B = 2, h of 3" in shown
+    assert "vanishing at rate 0.5 per step" in shown
+
+
+def test_the_table_is_that_of_gradient_flow():
+    torch.manual_seed(5)
+    looked_at = resolve("cells/own.py:example", None, backend.CPU)
+    expected = str(gradient_flow(looked_at.model, looked_at.x, looked_at.loss, rows=2))
+    torch.manual_seed(5)
+    shown = tinygrad("diagnose", "flow", "cells/own.py:example", "--rows", 2).stdout
+    assert shown.partition("\n")[2] == expected + "\n"
+
+
+# The picture.
+
+
+@pytest.mark.parametrize(
+    ("name", "start"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF")]
+)
+def test_a_picture(name, start):
+    pytest.importorskip("matplotlib")
+    shown = tinygrad("diagnose", "flow", "cells/own.py:example", "--out", name).stdout
+    assert shown.endswith(f"{name} shows it.\n")
+    assert Path(name).read_bytes().startswith(start)
+
+
+def test_a_picture_is_not_overwritten_unless_asked_for():
+    pytest.importorskip("matplotlib")
+    Path("a.png").write_text("mine")
+    command = ("diagnose", "flow", "cells/own.py:example", "--out", "a.png")
+    assert "a.png exists" in refused(*command)
+    assert Path("a.png").read_text() == "mine"
+    tinygrad(*command, "--overwrite")
+    assert Path("a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_there_is_a_table_but_no_picture(monkeypatch):
+    monkeypatch.setattr(sys.modules["tinygrad_rnn.cli.diagnose"], "can_draw", lambda: False)
+    message = refused("diagnose", "flow", "cells/own.py:example", "--out", "a.png")
+    assert "pip install 'tinygrad_rnn[plot]'" in message
+    assert "healthy" not in message
+    assert "vanishing" in tinygrad("diagnose", "flow", "cells/own.py:example").stdout
+
+
+# What can be typed wrong.
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("", "run: tinygrad-rnn train"),
+        ("nowhere", "nowhere"),
+        ("korean.txt", "korean.txt is a text file"),
+        ("cells", "cells/checkpoint.safetensors"),
+        ("cells/own.py", "cells/own.py:function"),
+        ("cells/no.py:example", "cells/no.py: there is no such file"),
+        ("cells/own.py:other", "cells/own.py has no function 'other'"),
+        ("cells/own.py:number", "has no function 'number'"),
+        ("cells/own.py:pair", "must return (model, x, loss)"),
+        ("cells/own.py:pair", "it returned (Linear, Tensor)"),
+        ("cells/own.py:H", "has no function 'H'"),
+        ("cells/own.py:no_recurrence", "no recurrence ran in the model"),
+        ("cells/own.py:two_losses", "loss gave a tensor of shape (5, 2, 2)"),
+        ("cells/own.py:example --text korean.txt", "brings its own input"),
+        ("cells/own.py:example --rows 0", "--rows"),
+        ("cells/own.py:example --device tpu", "'tpu' is not a device"),
+        ("cells/own.py:example surplus", "surplus"),
+        ("--colour red", "No such option"),
+    ],
+)
+def test_wrong_arguments_of_flow(options, message):
+    assert message in refused("diagnose", "flow", *shlex.split(options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--out a.gif", "a picture ends in .png, .svg, .pdf"),
+        ("--out nowhere/a.png", "the folder nowhere does not exist"),
+        ("--out cells", "a picture ends in"),
+    ],
+)
+def test_pictures_that_cannot_be_written(options, message):
+    pytest.importorskip("matplotlib")
+    command = ("diagnose", "flow", "cells/own.py:example", *shlex.split(options))
+    assert message in refused(*command)
+
+
+def test_texts_that_cannot_be_read():
+    trained()
+    Path("one.txt").write_text("x")
+    assert "one.txt is too short" in refused("diagnose", "flow", "run", "--text", "one.txt")
+    assert "no.txt" in refused("diagnose", "flow", "run", "--text", "no.txt")
+    Path("korean.txt").unlink()
+    assert "korean.txt: No such file" in refused("diagnose", "flow", "run")
+
+
+def test_an_error_in_ones_own_file_keeps_its_traceback():
+    Path("broken.py").write_text("def example():\n    raise KeyError('mine')\n")
+    program = "from tinygrad_rnn.cli import main; main()"
+    run = subprocess.run(
+        [sys.executable, "-c", program, "diagnose", "flow", "broken.py:example"],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1
+    assert 'broken.py", line 2, in example' in run.stderr
+    assert "KeyError: 'mine'" in run.stderr
+
+
+def test_help():
+    overview = tinygrad("diagnose", "--help").stdout
+    assert "FILE.py:FUNCTION" in overview
+    assert "diagnose" in tinygrad("--help").stdout
+    for name, command in diagnose.commands.items():
+        assert name in overview
+        shown = tinygrad("diagnose", name, "--help").stdout
+        for option in command.params:
+            if isinstance(option, click.Option):
+                assert option.help, option.name
+                assert option.opts[0] in shown
+
+
+def test_an_unknown_subcommand():
+    assert "No such command 'fly'" in refused("diagnose", "fly")
+
+
+def test_the_device_is_where_a_function_makes_tensors(monkeypatch):
+    asked = []
+    monkeypatch.setattr(backend, "set_default_device", asked.append)
+    resolve("cells/own.py:example", None, backend.CPU)
+    assert asked == []
+    resolve("cells/own.py:example", None, backend.device("cuda:1"))
+    assert asked == [backend.device("cuda:1")]
+
+
+def test_states_that_are_not_finite_are_told():
+    Path("bad.py").write_text(
+        "import tinygrad_rnn as torch\n"
+        "def example():\n"
+        "    x = torch.full((5, 1, 2), float('nan'))\n"
+        "    return torch.nn.GRU(2, 3), x, lambda out: out[0].sum()\n"
+    )
+    with np.errstate(all="ignore"):
+        shown = tinygrad("diagnose", "flow", "bad.py:example").stdout
+    assert "non-finite" in shown
+    assert "explain_nan" in shown
