@@ -176,20 +176,23 @@ def _checked(
     stop: int,
     period: int,
 ) -> Loop | None:
-    """The longest loop at the start of a run, begun where the least is handed from step to step."""
-    best: Loop | None = None
-    fewest = 0
-    for shift in range(min((stop - start) % period, period - 1) + 1):
-        probe = Loop(start + shift, period, LEAST_STEPS)
-        if probe.stop > stop or _agreeing(graph, places, probe) < LEAST_STEPS:
-            continue
-        carried = len(_handed_on(graph.equations, places, probe))
-        if best is None or carried < fewest:
-            best, fewest = probe, carried
-    if best is None:
-        return None
-    most = best._replace(steps=(stop - best.start) // period)
-    return most._replace(steps=_agreeing(graph, places, most))
+    """The longest loop at the start of a run, begun where the least is handed from step to step.
+
+    If the first step turns out to be another one, the loop begins with the second.
+    """
+    spare = (stop - start) % period
+    for shifts in (range(spare + 1), range(spare + 1, period + 1)):
+        probes = [Loop(start + shift, period, LEAST_STEPS) for shift in shifts]
+        probes = [
+            probe
+            for probe in probes
+            if probe.stop <= stop and _agreeing(graph, places, probe) == LEAST_STEPS
+        ]
+        if probes:
+            best = min(probes, key=lambda probe: _handed_on(graph.equations, places, probe))
+            most = best._replace(steps=(stop - best.start) // period)
+            return most._replace(steps=_agreeing(graph, places, most))
+    return None
 
 
 def _operands(equations: Sequence[Equation], loop: Loop) -> Iterator[tuple[int, list[Any]]]:
@@ -232,10 +235,8 @@ def _agreeing_operand(
     return len(xs) if first < loop.start or xs[0].index == xs[1].index else 0
 
 
-def _handed_on(
-    equations: Sequence[Equation], places: Mapping[Equation, int], loop: Loop
-) -> set[tuple[int, int]]:
-    """What a step reads of the step before: the numbers of equations and of their outputs."""
+def _handed_on(equations: Sequence[Equation], places: Mapping[Equation, int], loop: Loop) -> int:
+    """How many values a step reads of the step before."""
     found = set()
     for _, xs in _operands(equations, loop):
         x = xs[1]
@@ -243,7 +244,7 @@ def _handed_on(
             number = places[x.equation] - loop.start
             if 0 <= number < loop.period:
                 found.add((number, x.index))
-    return found
+    return len(found)
 
 
 # Drawing one step in place of all.
