@@ -127,7 +127,7 @@ class Turn:
     """A node's turn in a backward pass, for those who watch.
 
     outputs, inputs: as the node's rules see them: values, or shapes.
-    edges: of the inputs whose cotangents are asked for.
+    edges, places: of the inputs whose cotangents are asked for, and which inputs these are.
     known: the pass's cotangents, by edge; those of weights may be `Products`, not yet computed.
     """
 
@@ -141,6 +141,7 @@ class Turn:
     ) -> None:
         self.node, self.outputs, self.inputs, self.known = node, outputs, inputs, known
         self.edges = [edge for edge in edges if edge is not None]
+        self.places = [place for place, edge in enumerate(edges) if edge is not None]
 
     def given(self) -> list[Any]:
         """The outputs' cotangents, None where there is none: before the turn."""

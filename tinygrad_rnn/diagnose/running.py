@@ -8,6 +8,7 @@ and are forgiven leave no false trace.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -32,10 +33,14 @@ class Call(NamedTuple):
 
 
 class Running:
-    """The calls of the modules of a model, in the order in which they ended."""
+    """The calls of the modules of a model, in the order in which they ended.
+
+    modules: the paths. ended: how many calls of each have ended, by path.
+    """
 
     def __init__(self, model: Any) -> None:
         self.calls: list[Call] = []
+        self.ended: Counter[str] = Counter()
         self.modules = {module: path for path, module in reversed([*modules_of(model)])}
 
     def path(self) -> str:
@@ -43,10 +48,11 @@ class Running:
         module = running_module(sys._getframe(1))
         return "" if module is None else self.modules.get(module, "")
 
-    def ended(self, module: Module, args: Any, options: Any, outputs: Any) -> None:
+    def note(self, module: Module, args: Any, options: Any, outputs: Any) -> None:
         """Note a call: a hook for `register_forward_hook`."""
         inputs = shapes((*args, *options.values()))
         path = self.modules[module]
+        self.ended[path] += 1
         self.calls.append(Call(path, inputs, shapes(outputs), current.trace is not None))
 
 
@@ -55,7 +61,7 @@ def following(model: Any) -> Iterator[Running]:
     """Follow the calls of the modules of a model, or of a function, while the block runs."""
     running = Running(model)
     handles = [
-        module.register_forward_hook(running.ended, with_kwargs=True) for module in running.modules
+        module.register_forward_hook(running.note, with_kwargs=True) for module in running.modules
     ]
     try:
         yield running
