@@ -16,7 +16,7 @@ from tinygrad_rnn.by_hand.cell import Weights
 from tinygrad_rnn.by_hand.gru import GRU
 from tinygrad_rnn.by_hand.lstm import LSTM
 from tinygrad_rnn.by_hand.rnn import RNN
-from tinygrad_rnn.diagnose import gradient_flow, observing
+from tinygrad_rnn.diagnose import DiagnosisError, gradient_flow, observing
 from tinygrad_rnn.diagnose.flow import decimal
 from tinygrad_rnn.diagnose.jacobians import Product, Spectrum, floating, jacobian, spectrum
 from tinygrad_rnn.diagnose.verdicts import judge
@@ -584,10 +584,10 @@ def test_it_can_be_asked_under_no_grad():
 @pytest.mark.parametrize(
     ("model", "loss", "options", "error", "message"),
     [
-        (nn.Linear(D, D), lambda out: out.sum(), {}, ValueError, "no recurrence ran"),
-        (nn.GRU(D, H), lambda out: 3.0, {}, TypeError, "loss gave float"),
-        (nn.GRU(D, H), lambda out: out[0], {}, RuntimeError, r"shape \(6, 3, 4\)"),
-        (nn.GRU(D, H), of_all, {"rows": 0}, ValueError, "rows is how many"),
+        (nn.Linear(D, D), lambda out: out.sum(), {}, DiagnosisError, "no recurrence ran"),
+        (nn.GRU(D, H), lambda out: 3.0, {}, DiagnosisError, "loss gave float"),
+        (nn.GRU(D, H), lambda out: out[0], {}, DiagnosisError, r"shape \(6, 3, 4\)"),
+        (nn.GRU(D, H), of_all, {"rows": 0}, DiagnosisError, "rows is how many"),
     ],
 )
 def test_wrong_arguments(model, loss, options, error, message):
