@@ -7,10 +7,11 @@ made), `draw/` (the graph, to look at), `summary.py` (what a model holds and cos
 """
 
 from tinygrad_rnn.diagnose.draw import Drawing, draw_graph
+from tinygrad_rnn.diagnose.errors import DiagnosisError
 from tinygrad_rnn.diagnose.explain_nan import explain_nan
 from tinygrad_rnn.diagnose.finding import Explanation, Finding
 from tinygrad_rnn.diagnose.flow import Flow, Saturation
-from tinygrad_rnn.diagnose.gradient_flow import DiagnosisError, GradientFlow, gradient_flow
+from tinygrad_rnn.diagnose.gradient_flow import GradientFlow, gradient_flow
 from tinygrad_rnn.diagnose.jacobians import Spectrum
 from tinygrad_rnn.diagnose.observe import Observed, Operation, Step, observing
 from tinygrad_rnn.diagnose.profile import Row as ProfileRow

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_rnn.backend import namespace, to_numpy
+from tinygrad_rnn.diagnose.errors import DiagnosisError
 from tinygrad_rnn.diagnose.flow import CLOSED, OPEN, Flow, Saturation, root_mean_square
 from tinygrad_rnn.diagnose.flow_figure import figure
 from tinygrad_rnn.diagnose.flow_text import text
@@ -32,10 +33,6 @@ from tinygrad_rnn.diagnose.verdicts import Verdict, judge
 from tinygrad_rnn.modes import enable_grad
 from tinygrad_rnn.scan import trees
 from tinygrad_rnn.tensor import Tensor, grad
-
-
-class DiagnosisError(ValueError):
-    """A model cannot be looked into; the message says why and what to do, in one line."""
 
 
 class GradientFlow:

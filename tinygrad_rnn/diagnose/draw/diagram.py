@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from tinygrad_rnn import ops
 from tinygrad_rnn.autograd.function import FunctionPrimitive
+from tinygrad_rnn.diagnose.errors import DiagnosisError
 from tinygrad_rnn.ops.elementwise import Elementwise
 from tinygrad_rnn.program import Equation, Var
 from tinygrad_rnn.program_text import equation_row, expression, form, operand
@@ -223,11 +224,11 @@ def diagram(
         that reads them first.
     outputs: get boxes of their own below everything else.
     aliases: values that others stand for.
-    Raises ValueError if there are too many operations to look at.
+    Raises DiagnosisError if there are too many operations to look at.
     """
     number = sum(len(section.operations) for section in sections)
     if number > MOST_OPERATIONS:
-        raise ValueError(
+        raise DiagnosisError(
             f"draw_graph: {number:,} operations are too many for one drawing, whose limit is "
             f"{MOST_OPERATIONS}. Loops over time are folded into one step unless fold=False; if "
             "this graph has none, draw a part of it, draw_graph(y) for an earlier result y. A "

@@ -19,6 +19,7 @@ from tinygrad_rnn.diagnose.draw.step import named_alone, step_diagram
 from tinygrad_rnn.diagnose.draw.svg import svg
 from tinygrad_rnn.diagnose.draw.tensor_graph import tensor_diagram
 from tinygrad_rnn.diagnose.draw.variables import tags_of, watching_variables
+from tinygrad_rnn.diagnose.errors import DiagnosisError
 from tinygrad_rnn.io import files
 from tinygrad_rnn.nn.recurrent import RNNBase
 from tinygrad_rnn.program import Program
@@ -106,7 +107,7 @@ def draw_graph(
 
     Raises:
         TypeError: for anything else, or arguments that do not go together.
-        ValueError: if nothing was recorded, or more than can be looked at.
+        DiagnosisError (a ValueError): if nothing was recorded, or more than can be looked at.
         RuntimeError: if an earlier backward has released the graph.
         What `scan` raises, for a cell that it refuses.
 
@@ -189,7 +190,7 @@ def _pulled_back(
 ) -> Diagram:
     """The pulled-back step, in the names of the step."""
     if not pullback.program.outputs:
-        raise ValueError(
+        raise DiagnosisError(
             "draw_graph: there is no pullback: nothing that goes into the step can have a gradient"
         )
     steps = "" if length is None else f"  {steps_text(length, not reverse)}"

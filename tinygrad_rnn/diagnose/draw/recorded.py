@@ -16,6 +16,7 @@ import numpy as np
 from tinygrad_rnn import backend
 from tinygrad_rnn.autodiff import Edge, output_edges, source
 from tinygrad_rnn.autograd.function import FunctionPrimitive
+from tinygrad_rnn.diagnose.errors import DiagnosisError
 from tinygrad_rnn.graph import Node, newest_first
 from tinygrad_rnn.nn import Module
 from tinygrad_rnn.ops import cast
@@ -43,10 +44,10 @@ def recorded(tensor: Tensor, names: Names = None) -> Recorded:
     """The equations behind a tensor.
 
     names: what its leaves, and results on the way, are called.
-    Raises ValueError if nothing was recorded, RuntimeError if backward has released the graph.
+    Raises DiagnosisError if nothing was recorded, RuntimeError if backward has released the graph.
     """
     if tensor._edge is None:
-        raise ValueError(
+        raise DiagnosisError(
             "draw_graph: nothing is recorded behind this tensor. Compute it from tensors with "
             "requires_grad=True, outside no_grad, or draw a step: draw_graph(cell, xs, h0)"
         )
