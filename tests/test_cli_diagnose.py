@@ -176,6 +176,69 @@ def test_without_matplotlib_there_is_a_table_but_no_picture(monkeypatch):
     assert "vanishing" in tinygrad("diagnose", "flow", "cells/own.py:example").stdout
 
 
+# The graph.
+
+
+def test_the_graph_behind_the_loss():
+    trained("runs/mine", "lstm")
+    shown = tinygrad("diagnose", "graph", "--out", "graph.svg").stdout
+    assert "The graph behind loss ()" in shown
+    assert shown.endswith("graph.svg shows it.\n")
+    drawn = Path("graph.svg").read_text("utf-8")
+    for name in ("embedding.weight", "recurrent.weight_hh_l0", "loss = ", "scan, T = 12"):
+        assert name in drawn
+    tinygrad("diagnose", "graph", "--open-scans", "--out", "open.svg")
+    assert "loop × 12" in Path("open.svg").read_text("utf-8")
+    tinygrad("diagnose", "graph", "--out", "graph.dot")
+    assert Path("graph.dot").read_text("utf-8").startswith("digraph {")
+
+
+def test_one_step_of_a_recurrence():
+    trained("run", "lstm")
+    shown = tinygrad("diagnose", "graph", "run", "--step", 1, "--out", "step.svg").stdout
+    assert "recurrent layer 0 forward\nSTEP  T = 12, from t = 1 to 12\n" in shown
+    assert "sigmoid(" in Path("step.svg").read_text("utf-8")
+    command = ("diagnose", "graph", "cells/own.py:example", "--step", 1, "--pullback")
+    assert (
+        "PULLBACK OF THE STEP  T = 30, from t = 30 to 1"
+        in tinygrad(*command, "--out", "a.svg").stdout
+    )
+    assert "dx" in Path("a.svg").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("", "Missing option '--out'"),
+        ("--out a.png", "a picture ends in .svg, .dot"),
+        ("--out nowhere/a.svg", "the folder nowhere does not exist"),
+        ("--out korean.svg", "korean.svg exists; add --overwrite"),
+        ("--out a.svg --pullback", "add --step 1"),
+        ("--out a.svg --step 1 --no-fold", "not for a --step"),
+        ("--out a.svg --step 7", "--step 7: the recurrences are 1: cell"),
+        ("--out a.svg --step 0", "--step"),
+    ],
+)
+def test_wrong_arguments_of_graph(options, message):
+    Path("korean.svg").write_text("mine")
+    assert message in refused("diagnose", "graph", "cells/own.py:example", *shlex.split(options))
+    assert not Path("a.svg").exists()
+
+
+def test_graphs_that_cannot_be_drawn():
+    Path("own.py").write_text(
+        "import tinygrad_rnn as torch\n"
+        "def number():\n"
+        "    return torch.sin, torch.ones(3), lambda out: out.sum()\n"
+        "def none():\n"
+        "    return torch.sin, torch.ones(3, requires_grad=True), lambda out: 3\n"
+    )
+    command = ("diagnose", "graph", "--out", "a.svg")
+    assert "nothing is recorded" in refused(*command, "own.py:number")
+    assert "loss gave int, expected a Tensor" in refused(*command, "own.py:none")
+    assert "the recurrences are none" in refused(*command, "own.py:none", "--step", 1)
+
+
 # What can be typed wrong.
 
 

@@ -6,6 +6,7 @@ model, its input and its loss. Read that first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -13,11 +14,15 @@ import click
 from tinygrad_rnn import backend
 from tinygrad_rnn.cli.errors import InputError
 from tinygrad_rnn.cli.loss_curve import can_draw
-from tinygrad_rnn.cli.target import resolve, target_options
-from tinygrad_rnn.diagnose import gradient_flow
+from tinygrad_rnn.cli.target import Target, resolve, target_options
+from tinygrad_rnn.diagnose import Drawing, draw_graph, gradient_flow, observing
 from tinygrad_rnn.io.files import replacing
+from tinygrad_rnn.nn import Module
+from tinygrad_rnn.scan import trees
+from tinygrad_rnn.tensor import Tensor
 
 PICTURES = (".png", ".svg", ".pdf")
+DRAWINGS = (".svg", ".dot")
 
 
 @click.group()
@@ -31,6 +36,7 @@ def diagnose() -> None:
 
     \b
     tinygrad-rnn diagnose flow                   how far gradients reach back in time
+    tinygrad-rnn diagnose graph --out graph.svg  what is computed, as a drawing
 
     'tinygrad-rnn diagnose COMMAND --help' explains each of them.
     """
@@ -83,12 +89,107 @@ def flow(
         click.echo(f"\n{out} shows it.")
 
 
+@diagnose.command()
+@target_options
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="PICTURE",
+    required=True,
+    help="Where to draw it: .svg, which every browser shows, or .dot for Graphviz.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the picture in --out.")
+@click.option(
+    "--step",
+    type=click.IntRange(min=1),
+    metavar="NUMBER",
+    help="Draw one step of this recurrence of the model, counted in the order in which they run.",
+)
+@click.option("--pullback", is_flag=True, help="With --step: the step that takes gradients back.")
+@click.option("--open-scans", is_flag=True, help="Draw what is inside the recurrences, too.")
+@click.option("--no-fold", is_flag=True, help="Draw every step of a loop over time.")
+def graph(
+    target: str | None,
+    text: Path | None,
+    device: backend.device,
+    out: Path,
+    overwrite: bool,
+    step: int | None,
+    pullback: bool,
+    open_scans: bool,
+    no_fold: bool,
+) -> None:
+    """Draw what was recorded behind the loss, or one step of a recurrence.
+
+    A loop over time is folded into one step. A step is drawn in three frames: what runs before the
+    loop, in it and after it.
+
+    \b
+    Examples:
+      tinygrad-rnn diagnose graph --out graph.svg
+      tinygrad-rnn diagnose graph runs/python-lstm --step 1 --pullback --out pullback.svg
+      tinygrad-rnn diagnose graph model.py:example --open-scans --out graph.svg
+    """
+    check_file(out, overwrite, DRAWINGS)
+    if pullback and step is None:
+        raise InputError("--pullback is of one step: add --step 1, or the number of another one")
+    if step is not None and (open_scans or no_fold):
+        raise InputError("--open-scans and --no-fold are for the whole graph, not for a --step")
+    looked_at = resolve(target, text, device)
+    click.echo(looked_at.name)
+    if step is None:
+        drawing = _whole_graph(looked_at, fold=not no_fold, open_scans=open_scans)
+    else:
+        drawing = _step(looked_at, step, pullback)
+    drawing.save(out)
+    click.echo(f"{drawing.diagram.title}\n{out} shows it.")
+
+
+def _whole_graph(looked_at: Target, fold: bool, open_scans: bool) -> Drawing:
+    """The graph behind the loss, with what has a name."""
+    model, x, loss = looked_at.model, looked_at.x, looked_at.loss
+    value = loss(model(*x) if isinstance(x, tuple) else model(x))
+    if not isinstance(value, Tensor):
+        raise InputError(f"loss gave {type(value).__name__}, expected a Tensor")
+    names: dict[str, Tensor] = {}
+    if isinstance(model, Module):
+        names |= {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    names |= {name: tensor for tensor, name in _inputs(x)}
+    names["loss"] = value
+    return draw_graph(value, names=names, fold=fold, open_scans=open_scans)
+
+
+def _inputs(x: object) -> list[tuple[Tensor, str]]:
+    """The tensors among a model's inputs, with names: x, or x0, x1, …"""
+    inputs = [(part, f"x{k}") for k, part in enumerate(x)] if isinstance(x, tuple) else [(x, "x")]
+    return [(part, name) for part, name in inputs if isinstance(part, Tensor)]
+
+
+def _step(looked_at: Target, number: int, pullback: bool) -> Drawing:
+    """One step of the recurrence of this number, counted from 1."""
+    model, x = looked_at.model, looked_at.x
+    with observing(model) as recurrences:
+        model(*x) if isinstance(x, tuple) else model(x)
+    if number > len(recurrences):
+        names = ", ".join(f"{k}: {run.name}" for k, run in enumerate(recurrences, 1))
+        raise InputError(f"--step {number}: the recurrences are {names or 'none'}")
+    run = recurrences[number - 1]
+    xs = trees.stack([step.x for step in run.steps])
+    click.echo(run.name)
+    return draw_graph(run.cell, xs, run.start, pullback=pullback, reverse=run.reverse)
+
+
 def check_picture(out: Path, overwrite: bool) -> None:
-    """Raise InputError for a picture that could not be written, before there is one."""
+    """Raise InputError for a figure that could not be written, before there is one."""
     if not can_draw():
         raise InputError("--out needs matplotlib: pip install 'tinygrad_rnn[plot]'")
-    if out.suffix not in PICTURES:
-        raise InputError(f"--out {out}: a picture ends in {', '.join(PICTURES)}")
+    check_file(out, overwrite, PICTURES)
+
+
+def check_file(out: Path, overwrite: bool, suffixes: Sequence[str]) -> None:
+    """Raise InputError for a picture whose name will not do."""
+    if out.suffix not in suffixes:
+        raise InputError(f"--out {out}: a picture ends in {', '.join(suffixes)}")
     if out.exists() and not overwrite:
         raise InputError(f"--out {out} exists; add --overwrite to replace it, or choose another")
     if not out.parent.is_dir():
