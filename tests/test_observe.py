@@ -495,6 +495,28 @@ def test_an_output_that_is_the_state():
     assert found == [111, 111, 110, 100]
 
 
+def test_a_state_that_a_function_makes():
+    """y_t = 10 h_t with h_t = 2 h_{t-1}: the gradient of h_t has that of y_t."""
+
+    class Double(Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * 2
+
+    def cell(x, h):
+        h = Double.apply(h)
+        return 10 * h, h
+
+    with observing(None) as recurrences:
+        ys, _ = unroll(cell, numbers(2, 1), numbers(1))
+    found = [grad(ys.sum(), h, retain_graph=True)[0].item() for h in recurrences[0].states]
+    assert found == [60, 30, 10]
+
+
 def test_leaves_of_the_user_are_not_touched():
     layer, x = nn.GRU(2, 3), torch.randn(4, 1, 2)
     h0 = torch.zeros(1, 1, 3)

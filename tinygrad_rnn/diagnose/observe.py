@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from tinygrad_rnn.autodiff import source
 from tinygrad_rnn.diagnose.naming import (
     CellFrames,
     Gate,
@@ -22,6 +23,7 @@ from tinygrad_rnn.diagnose.naming import (
     names_of_state,
     new_states,
 )
+from tinygrad_rnn.graph import Node
 from tinygrad_rnn.modes import Watch, current
 from tinygrad_rnn.ops import reshape
 from tinygrad_rnn.ops.primitive import Primitive
@@ -35,7 +37,7 @@ class Operation(NamedTuple):
     """outputs = primitive(inputs): one operation of a step.
 
     inputs: as it was called, with Tensors, arrays and numbers. line: where the cell called it, as
-    "file:number: text".
+    "file:number: text". Of a Function of one's own there are the operations of its forward.
     """
 
     primitive: Primitive
@@ -162,7 +164,7 @@ def _observed_step(t: int, cell: Cell, x: Tree, before: Tree) -> Step:
     """One step, with what it computed."""
     with _Recorder(CellFrames(sys._getframe())) as recorder:
         returned = cell(x, before)
-    y, after = _with_own_states(checked_step("scan", returned, before), recorder.made)
+    y, after = _with_own_states(checked_step("scan", returned, before), recorder)
     own = (x, before, y, after)
     known = recorder.made | {id(value) for tree in own for value in trees.leaves(tree)}
     names = {key: name for key, name in recorder.frames.names().items() if key in known}
@@ -172,12 +174,17 @@ def _observed_step(t: int, cell: Cell, x: Tree, before: Tree) -> Step:
 
 
 class _Recorder(Watch):
-    """Keeps the operations of a step. made: the ids of what they computed."""
+    """Keeps the operations of a step.
+
+    made: the ids of the Tensors that they computed. nodes: what the step added to the graph, which
+    is more: a Function of one's own is a node and no operation.
+    """
 
     def __init__(self, frames: CellFrames) -> None:
         self.frames = frames
         self.operations: list[Operation] = []
         self.made: set[int] = set()
+        self.nodes: set[Node] = set()
 
     def after(self, primitive: Any, operands: Sequence[Any], params: Any, made: Any) -> None:
         """An operation has been computed."""
@@ -186,8 +193,16 @@ class _Recorder(Watch):
         self.operations.append(Operation(primitive, operands, outputs, params, line))
         self.made.update(map(id, outputs))
 
+    def recorded(self, node: Any) -> None:
+        """A node has been added to the graph."""
+        self.nodes.add(node)
 
-def _with_own_states(returned: tuple[Tree, Tree], made: set[int]) -> tuple[Tree, Tree]:
+    def computed(self, x: Tensor) -> bool:
+        """Whether the step has computed x."""
+        return id(x) in self.made or (x._edge is not None and source(x._edge) in self.nodes)
+
+
+def _with_own_states(returned: tuple[Tree, Tree], step: _Recorder) -> tuple[Tree, Tree]:
     """(y, after), where each tensor of the next state is this step's and nothing else's.
 
     One that the step did not compute, such as a state that it leaves alone, or that is two states
@@ -196,13 +211,12 @@ def _with_own_states(returned: tuple[Tree, Tree], made: set[int]) -> tuple[Tree,
     """
     y, after = returned
     own: dict[int, Tensor] = {}
-    leaves, taken = [], set(made)
+    leaves: list[Tensor] = []
     for x in trees.leaves(after, "scan: h"):
-        if id(x) in taken:
-            taken.remove(id(x))
+        if step.computed(x) and all(x is not earlier for earlier in leaves):
             leaves.append(x)
         else:
             leaves.append(_apart(x))
             own.setdefault(id(x), leaves[-1])
-    ys = [own.get(id(x), x) if id(x) not in made else x for x in trees.leaves(y, "scan: y")]
+    ys = [x if step.computed(x) else own.get(id(x), x) for x in trees.leaves(y, "scan: y")]
     return trees.rebuild(y, ys), trees.rebuild(after, leaves)
