@@ -16,7 +16,7 @@ from tinygrad_rnn.char_lm import load_model
 from tinygrad_rnn.cli import main
 from tinygrad_rnn.cli.diagnose import diagnose
 from tinygrad_rnn.cli.target import resolve
-from tinygrad_rnn.diagnose import gradient_flow
+from tinygrad_rnn.diagnose import gradient_flow, summary
 
 TEXT = "나랏말싸미 듕귁에 달아, and the quick brown fox runs away.\n" * 60
 CELL = """
@@ -237,6 +237,82 @@ def test_graphs_that_cannot_be_drawn():
     assert "nothing is recorded" in refused(*command, "own.py:number")
     assert "loss gave int, expected a Tensor" in refused(*command, "own.py:none")
     assert "the recurrences are none" in refused(*command, "own.py:none", "--step", 1)
+
+
+# NaN, summary, profile.
+
+BAD = """
+import tinygrad_rnn as torch
+from tinygrad_rnn.scan import scan
+
+def cell(x, h):
+    h = h * x.log()
+    return h, h
+
+def example():
+    x = torch.ones(5, 2)
+    x[3] = 0.0
+    return (lambda x, h: scan(cell, x, h)), (x, torch.ones(2)), lambda out: out[0].sum()
+"""
+
+
+def test_a_nan_is_explained_and_the_status_says_that_there_is_one():
+    Path("bad.py").write_text(BAD)
+    shown = tinygrad("diagnose", "nan", "bad.py:example", status=1).stdout
+    assert shown.startswith("bad.py:example\nfirst non-finite value: Inf, forward pass, ")
+    assert "cell, t = 4, log\nline: bad.py:6: h = h * x.log()" in shown
+    assert "log of 0" in shown
+
+
+def test_a_run_without_nan():
+    trained("run", "lstm")
+    shown = tinygrad("diagnose", "nan", "run").stdout
+    assert "reading 8 x 12 characters" in shown
+    assert "no non-finite value: looked at" in shown
+    assert "no non-finite value" in tinygrad("diagnose", "nan", "cells/own.py:example").stdout
+
+
+def test_the_summary_of_a_run():
+    trained("run", "lstm")
+    looked_at = resolve("run", None, backend.CPU)
+    shown = tinygrad("diagnose", "summary", "run").stdout
+    assert shown.partition("\n")[2] == f"{summary(looked_at.model, looked_at.x)}\n"
+    assert "recurrent: LSTM" in shown
+
+
+def test_the_summary_of_a_layer_and_of_what_is_no_module():
+    Path("layer.py").write_text(
+        "import tinygrad_rnn as torch\n"
+        "def example():\n"
+        "    x, h = torch.ones(5, 2, 3), torch.zeros(1, 2, 4)\n"
+        "    return torch.nn.GRU(3, 4), (x, h), lambda out: out[0].sum()\n"
+    )
+    assert "GRU" in tinygrad("diagnose", "summary", "layer.py:example").stdout
+    assert "expected a Module, got function" in refused(
+        "diagnose", "summary", "cells/own.py:example"
+    )
+
+
+def test_a_profile_counts_the_runs():
+    trained("run", "gru")
+    lines = tinygrad("diagnose", "profile", "run", "--runs", 3).stdout.splitlines()
+    recur = next(line for line in lines if line.startswith("  recur "))
+    assert recur.split()[1] == "3"
+    loop = next(line for line in lines if line.startswith("  loop "))
+    assert loop.split()[1] == "36"
+    assert any(line.startswith("backward") for line in lines)
+
+
+def test_a_profile_of_what_has_no_gradient():
+    Path("layer.py").write_text(
+        "import tinygrad_rnn as torch\n"
+        "def example():\n"
+        "    return torch.sin, torch.ones(3), lambda out: out.sum()\n"
+    )
+    shown = tinygrad("diagnose", "profile", "layer.py:example").stdout
+    assert "  sin " in shown
+    assert "backward" not in shown
+    assert "--runs" in refused("diagnose", "profile", "layer.py:example", "--runs", 0)
 
 
 # What can be typed wrong.

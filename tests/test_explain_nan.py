@@ -11,6 +11,7 @@ from recurrent_cells import CASES
 import tinygrad_rnn as torch
 from tinygrad_rnn import nn, scan
 from tinygrad_rnn.autograd import Function
+from tinygrad_rnn.diagnose import DiagnosisError
 from tinygrad_rnn.diagnose.explain_nan import LIMIT, explain_nan
 from tinygrad_rnn.diagnose.table import WIDTH
 from tinygrad_rnn.scan import trees
@@ -538,9 +539,9 @@ def test_an_error_in_a_step():
 
 
 def test_a_loss_that_is_none():
-    with pytest.raises(TypeError, match=r"one value, got shape \(2, 3\)"):
+    with pytest.raises(DiagnosisError, match=r"gave a tensor of shape \(2, 3\), expected one"):
         explain_nan(nn.Linear(4, 3), randn(2, 4), lambda y: y)
-    with pytest.raises(TypeError, match="one value, got float"):
+    with pytest.raises(DiagnosisError, match="gave float, expected a Tensor"):
         explain_nan(nn.Linear(4, 3), randn(2, 4), lambda y: 1.0)
 
 

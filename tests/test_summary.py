@@ -13,6 +13,7 @@ import pytest
 
 import tinygrad_rnn as torch
 from tinygrad_rnn import nn, ops, scan
+from tinygrad_rnn.diagnose import DiagnosisError
 from tinygrad_rnn.diagnose.flops import COUNTS, flops
 from tinygrad_rnn.diagnose.running import following
 from tinygrad_rnn.diagnose.summary import summary
@@ -464,5 +465,5 @@ def test_deep_models_with_long_names_fit_too():
 
 
 def test_only_modules_have_a_summary():
-    with pytest.raises(TypeError, match=r"expected a Module, got function.*profile"):
+    with pytest.raises(DiagnosisError, match=r"expected a Module, got function.*profile"):
         summary(lambda x: x, randn(3))

@@ -15,7 +15,15 @@ from tinygrad_rnn import backend
 from tinygrad_rnn.cli.errors import InputError
 from tinygrad_rnn.cli.loss_curve import can_draw
 from tinygrad_rnn.cli.target import Target, resolve, target_options
-from tinygrad_rnn.diagnose import Drawing, draw_graph, gradient_flow, observing
+from tinygrad_rnn.diagnose import (
+    Drawing,
+    draw_graph,
+    explain_nan,
+    gradient_flow,
+    observing,
+    profile,
+    summary,
+)
 from tinygrad_rnn.io.files import replacing
 from tinygrad_rnn.nn import Module
 from tinygrad_rnn.scan import trees
@@ -36,7 +44,10 @@ def diagnose() -> None:
 
     \b
     tinygrad-rnn diagnose flow                   how far gradients reach back in time
+    tinygrad-rnn diagnose nan                    where the first NaN or Inf is made, and of what
     tinygrad-rnn diagnose graph --out graph.svg  what is computed, as a drawing
+    tinygrad-rnn diagnose summary                layers, shapes, parameters, FLOPs, memory
+    tinygrad-rnn diagnose profile                where the time goes
 
     'tinygrad-rnn diagnose COMMAND --help' explains each of them.
     """
@@ -87,6 +98,82 @@ def flow(
         with replacing(out, "diagnose flow") as file:
             found.draw().savefig(file, format=out.suffix[1:])
         click.echo(f"\n{out} shows it.")
+
+
+@diagnose.command()
+@target_options
+@click.pass_context
+def nan(ctx: click.Context, target: str | None, text: Path | None, device: backend.device) -> None:
+    """Find the first NaN or Inf, forward or backward, and say what usually helps.
+
+    It is told by layer, direction, step, gate and operation, with the ranges of what it was made
+    of. Exits with status 1 if there is one.
+
+    \b
+    Examples:
+      tinygrad-rnn diagnose nan
+      tinygrad-rnn diagnose nan model.py:example
+    """
+    looked_at = resolve(target, text, device)
+    click.echo(looked_at.name)
+    found = explain_nan(looked_at.model, looked_at.x, looked_at.loss)
+    click.echo(str(found))
+    if found:
+        ctx.exit(1)
+
+
+@diagnose.command(name="summary")
+@target_options
+def summary_command(target: str | None, text: Path | None, device: backend.device) -> None:
+    """Show layers, shapes, parameters, FLOPs, and the memory kept for the backward pass.
+
+    For a model of your own, the first thing that FILE.py:FUNCTION returns must be an nn.Module.
+
+    \b
+    Examples:
+      tinygrad-rnn diagnose summary
+      tinygrad-rnn diagnose summary model.py:example
+    """
+    looked_at = resolve(target, text, device)
+    click.echo(looked_at.name)
+    inputs = looked_at.x if isinstance(looked_at.x, tuple) else (looked_at.x,)
+    click.echo(str(summary(looked_at.model, *inputs)))
+
+
+@diagnose.command(name="profile")
+@target_options
+@click.option(
+    "--runs",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Runs, forward and backward, that are timed together, after one that is not.",
+)
+def profile_command(
+    target: str | None, text: Path | None, device: backend.device, runs: int
+) -> None:
+    """Show where the time goes, forward and backward, by operation and part of a scan.
+
+    \b
+    Examples:
+      tinygrad-rnn diagnose profile
+      tinygrad-rnn diagnose profile model.py:example --runs 100
+    """
+    looked_at = resolve(target, text, device)
+    click.echo(looked_at.name)
+    _run(looked_at)
+    with profile() as times:
+        for _ in range(runs):
+            _run(looked_at)
+    click.echo(str(times))
+
+
+def _run(looked_at: Target) -> None:
+    """One run, forward and, if anything requires a gradient, backward."""
+    model, x, loss = looked_at.model, looked_at.x, looked_at.loss
+    value = loss(model(*x) if isinstance(x, tuple) else model(x))
+    if isinstance(value, Tensor) and value.requires_grad:
+        value.backward()
 
 
 @diagnose.command()

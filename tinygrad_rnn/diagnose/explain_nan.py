@@ -16,6 +16,7 @@ import numpy as np
 from tinygrad_rnn.autograd.anomaly import worst
 from tinygrad_rnn.autograd.function import FunctionPrimitive
 from tinygrad_rnn.backend import is_array
+from tinygrad_rnn.diagnose.errors import checked_loss
 from tinygrad_rnn.diagnose.finding import Explanation, Finding, Values, values_of
 from tinygrad_rnn.diagnose.naming import modules_of
 from tinygrad_rnn.diagnose.nan_advice import (
@@ -60,6 +61,9 @@ def explain_nan(
     that come next still to come (`untouched.py`): a batch that failed can be explained and then be
     tried again. It takes about twenty times a training step, and all values stay in memory.
 
+    Raises DiagnosisError (a ValueError) if the loss is no Tensor with one value; and what the model
+    raises, unless something was found before: then it is part of the explanation.
+
     >>> import tinygrad_rnn as torch
     >>> def model(x):
     ...     return (x - 1).log()
@@ -82,7 +86,7 @@ def explain_nan(
         with observing(model) as search.recurrences:
             try:
                 output = model(*inputs)
-                value = output if loss is None else _checked(loss(output))
+                value = output if loss is None else checked_loss("explain_nan", loss(output))
             except Exception as raised:  # told together with what was found, if anything was
                 if not findings and not search.found:
                     raise
@@ -139,17 +143,6 @@ def _given(known: dict[str, Tensor], modules: dict[str, Module]) -> Iterator[Fin
 def _of_given(what: str, values: Values) -> Finding:
     advice = advice_for_given(what, values.kind)
     return Finding("given", values.kind, what, "", None, "", "", 1, "", values, (), advice)
-
-
-def _checked(value: Any) -> Tensor:
-    """The loss, if it is one."""
-    if not isinstance(value, Tensor) or value.array.size != 1:
-        got = f"shape {value.shape}" if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(
-            f"explain_nan: loss must give a Tensor with one value, got {got}; reduce it with "
-            ".mean() or .sum()"
-        )
-    return value
 
 
 def _reached(name: str, value: Any) -> list[str]:

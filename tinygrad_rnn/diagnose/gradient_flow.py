@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_rnn.backend import namespace, to_numpy
-from tinygrad_rnn.diagnose.errors import DiagnosisError
+from tinygrad_rnn.diagnose.errors import DiagnosisError, checked_loss
 from tinygrad_rnn.diagnose.flow import CLOSED, OPEN, Flow, Saturation, root_mean_square
 from tinygrad_rnn.diagnose.flow_figure import figure
 from tinygrad_rnn.diagnose.flow_text import text
@@ -106,7 +106,7 @@ def gradient_flow(
     with enable_grad():
         with observing(model) as observed:
             output = model(*x) if isinstance(x, tuple) else model(x)
-        value = _checked(loss(output))
+        value = checked_loss("gradient_flow", loss(output))
     recurrences = [one for one in observed if floating(one.start)]
     if not recurrences:
         raise DiagnosisError(
@@ -114,18 +114,6 @@ def gradient_flow(
             "and unroll; a loop over steps written in Python becomes unroll(cell, xs, h0)"
         )
     return GradientFlow(value.item(), [_measured(one, value, rows) for one in recurrences])
-
-
-def _checked(value: Any) -> Tensor:
-    """The loss, if it is one."""
-    if not isinstance(value, Tensor):
-        raise DiagnosisError(f"gradient_flow: loss gave {type(value).__name__}, expected a Tensor")
-    if value.array.size != 1:
-        raise DiagnosisError(
-            f"gradient_flow: loss gave a tensor of shape {value.shape}, expected one value; reduce "
-            "it with .mean() or .sum()"
-        )
-    return value
 
 
 def _gradients(loss: Tensor, states: list[list[Tensor]]) -> list[list[Any]]:

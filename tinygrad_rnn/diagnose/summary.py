@@ -7,9 +7,10 @@ what counts as kept in `kept.py`. Read `running.py` before this file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from tinygrad_rnn.diagnose.errors import DiagnosisError
 from tinygrad_rnn.diagnose.flops import flops
 from tinygrad_rnn.diagnose.kept import held_by_nodes, owner
 from tinygrad_rnn.diagnose.running import Call, Running, following
@@ -90,15 +91,15 @@ class Summary:
             yield "in a scan: run at every step, and counted where the scan is called"
 
 
-def summary(model: Module, *inputs: Any, **options: Any) -> Summary:
-    """Run `model(*inputs, **options)` once and tell what is in it and what it cost.
+def summary(model: Callable[..., Any], *inputs: Any, **options: Any) -> Summary:
+    """Run a Module, `model(*inputs, **options)`, once; tell what is in it and what it cost.
 
     Each number is that of a module without the modules inside it, so the columns add up. FLOPs are
     counted from the operations that were computed, a scan's T times, by the rules of `flops.py`.
     Kept are the bytes that the graph behind the outputs holds for backward, each array once and as
     a whole where it is a view of a larger one; parameters, buffers and inputs are there anyway and
     do not count. The model runs in the mode that it is in, training or not, and is afterwards as it
-    was (`untouched.py`).
+    was (`untouched.py`). Raises DiagnosisError (a ValueError) for anything but a Module.
 
     >>> import tinygrad_rnn as torch
     >>> from tinygrad_rnn import nn
@@ -115,7 +116,7 @@ def summary(model: Module, *inputs: Any, **options: Any) -> Summary:
     kept: memory held until backward
     """
     if not isinstance(model, Module):
-        raise TypeError(
+        raise DiagnosisError(
             f"summary: expected a Module, got {type(model).__name__}; to see what a function "
             "computes, print diagnose.profile() around it"
         )
