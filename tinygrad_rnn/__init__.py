@@ -8,7 +8,7 @@ from math import inf, nan, pi
 
 import numpy as _numpy
 
-from tinygrad_rnn import autograd, cuda, diagnose, nn, ops, optim, random, scan, utils
+from tinygrad_rnn import autograd, cuda, nn, ops, optim, random, scan, utils
 from tinygrad_rnn.backend import (
     device,
     get_default_device,
