@@ -315,8 +315,30 @@ def test_a_gradient_that_explodes(kind, reverse, layers):
     assert f"weight_hh{suffix}.T" in [operand.name for operand in first.operands]
     assert "the gradient explodes" in first.advice
     assert f"in {back - 1} steps back" in first.advice
-    assert any(name.startswith("the gradient of weight") for name in found.reached)
-    assert "the loss" not in found.reached
+    own = {f"the gradient of {name}" for name, _ in layer.named_parameters()}
+    assert found.reached
+    assert own.issuperset(
+        found.reached
+    )  # neither the loss, nor initial states that nobody asked for
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_gate_whose_gradient_it_is(reverse):
+    def cell(x, h):
+        update = (h - 80).sigmoid()  # 1e-35
+        h = update * x
+        return h, 0 * h
+
+    x = torch.zeros(T, B, D)
+    x[1] = 1e38
+    found = explain_nan(
+        lambda x, h: scan.scan(cell, x, h, reverse=reverse),
+        (x, torch.zeros(B, D, requires_grad=True)),
+        lambda returned: 10 * returned[0].sum(),
+    )
+    first = found.first
+    assert (first.direction, first.operation, first.t) == ("backward", "multiply", 2)
+    assert (first.gate, first.result.name) == ("update", "gradient of update")
 
 
 class Faulty(Function):
@@ -333,6 +355,15 @@ class Faulty(Function):
         return torch.where(x > 5, INF, g)
 
 
+class Wasteful(Faulty):
+    """The same, by way of an Inf that it makes itself."""
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return torch.where(x > 5, 1 / (x - x), g)
+
+
 BACKWARD = {
     # what the cell does to x; what it is 1 at all steps but one; there; advice
     "sqrt": (lambda x: x.sqrt(), 0.0, "the slope of sqrt at 0"),
@@ -341,6 +372,7 @@ BACKWARD = {
     "divide": (lambda x: (1e-9 / x) * 1e-20, 1e-36, "the slope has the operand in its divisor"),
     "multiply": (lambda x: (x * 1e30) * 1e30, 1e-36, "gradients that come in are too large"),
     "Faulty": (Faulty.apply, 9.0, "the backward of Faulty"),
+    "Wasteful": (Wasteful.apply, 9.0, "the backward of Wasteful"),
 }
 
 
@@ -361,9 +393,12 @@ def test_a_rule_of_an_own_cell(name, reverse):
     assert (first.direction, first.kind, first.operation) == ("backward", "Inf", name)
     assert (first.recurrence, first.t) == ("cell reverse" if reverse else "cell", 3)
     assert first.result.first == (0, 0)
+    own = name in ("Faulty", "Wasteful")  # of which the operands are not known
+    assert first.result.name == f"gradient of {f'operand of {name}' if own else 'x'}"
     assert advice in first.advice
     assert "test_explain_nan.py" in first.line
     assert found.reached == ["the gradient of input"]
+    assert {each.direction for each in found.findings} == {"backward"}
 
 
 # What is not finite to begin with.
@@ -405,9 +440,8 @@ def test_parameters_and_buffers_that_are_not_finite():
         model.rnn.weight_hh_l0[1, 2] = NAN
         model.mean[0] = NAN
     found = explain_nan(model, torch.zeros(T, B, D), torch.Tensor.sum)
-    assert [each.place for each in found.findings[:2]] == [
-        *("parameter rnn.weight_hh_l0", "buffer mean")
-    ]
+    places = [each.place for each in found.findings if each.direction == "given"]
+    assert places == ["parameter rnn.weight_hh_l0", "buffer mean"]  # a mask of -Inf is no fault
     assert "an earlier update has spoilt it" in found.first.advice
     assert "running statistic" in found.findings[1].advice
 
@@ -476,6 +510,34 @@ def test_an_output_that_is_masked_before_the_loss_does_not_hide_the_backward_pas
     assert found.reached == ["the output", "the gradient of input"]
 
 
+def test_what_comes_after_a_recurrence_is_not_in_it():
+    model = nn.Sequential(nn.RNN(D, H), nn.Identity())
+    found = explain_nan(model, randn(T, B, D), lambda out: (out[0].mean() * 0).log())
+    assert (found.first.operation, found.first.recurrence, found.first.t) == ("log", "", None)
+    assert found.first.place == "forward pass, log"
+
+
+def test_a_scan_in_a_step_is_an_operation_of_it():
+    def inner(x, h):
+        return (x - 1).log(), h + x  # the state stays finite
+
+    def outer(x, h):
+        ys, _ = scan.scan(inner, x, h)
+        return ys, h
+
+    x = torch.full((T, 3, B), 2.0)
+    x[4, 1] = 1.0
+    first = explain_nan(lambda x: scan.scan(outer, x, torch.zeros(B)), x).first
+    assert (first.operation, first.t, first.kind) == ("recur", 5, "Inf")
+    assert first.result.first == (1, 0)
+
+
+def test_inside_no_grad_there_is_a_backward_pass_too():
+    x = torch.zeros(1, requires_grad=True)
+    with torch.no_grad():
+        assert explain_nan(torch.Tensor.sqrt, x).first.direction == "backward"
+
+
 def test_a_shared_parameter_is_told_once():
     model = nn.Sequential(nn.Linear(D, D), nn.Linear(D, D))
     model[1].weight = model[0].weight
@@ -492,19 +554,44 @@ def test_what_it_reached():
     x = torch.tensor([0.0, 1.0])
     found = explain_nan(model, x, torch.Tensor.sum)
     assert (found.first.operation, found.reached) == ("log", [])
-    assert "It reached: nothing" in str(found)
+    assert "It reached neither the output nor the loss" in str(found)
     found = explain_nan(model, x.requires_grad_(), torch.Tensor.sum)
     assert [each.direction for each in found.findings] == ["forward", "backward"]
     assert found.reached == ["the gradient of input"]  # 0 times the slope at 0
 
 
-def test_many_findings_are_cut_off():
-    def model(x):
-        return sum((x - k).log() for k in range(LIMIT + 5))
+class Log(nn.Module):
+    """Its own line is run for every instance."""
 
+    def forward(self, x):
+        return x.log()
+
+
+def test_many_findings_are_cut_off():
+    model = nn.ModuleList(Log() for _ in range(LIMIT + 5))
+    model.forward = lambda x: sum(log(x) for log in model)
     found = explain_nan(model, torch.zeros(3), torch.Tensor.sum)
-    assert len(found.findings) == LIMIT
-    assert str(found).count("pass, log") == LIMIT
+    assert [each.module for each in found.findings] == [str(k) for k in range(LIMIT)]
+    assert str(found).count("log") > LIMIT
+
+
+def test_an_operation_that_does_it_again_and_again_is_told_once():
+    layer = layer_of("GRU", bidirectional=True)
+    with torch.no_grad():
+        layer.weight_ih_l0[rows_of("GRU", "z")] = HUGE
+    x = torch.ones(T, B, D)
+    x[0] = 0.0
+    found = explain_nan(layer, x, first_output)
+    assert [(each.t, each.times) for each in found.findings] == [(2, T - 1)]
+    assert f"In this run it happened there {T - 1} times" in str(found)
+
+    def model(x):
+        return sum((x - k).log() for k in range(5)) + x.exp()
+
+    found = explain_nan(model, torch.tensor([100.0, 0.0]), torch.Tensor.sum)
+    assert [(each.operation, each.times) for each in found.findings] == [("log", 5), ("exp", 1)]
+    twice = explain_nan(lambda x: x.exp() + model(x), torch.tensor([100.0, 0.0]))
+    assert "log (5 times)" in str(twice)
 
 
 def test_an_error_after_a_finding_is_told_and_one_without_is_raised():

@@ -8,6 +8,7 @@ Read `autograd/anomaly.py` before this file.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -36,7 +37,7 @@ from tinygrad_rnn.scan import trees
 from tinygrad_rnn.scan.naming import memory_of, names_by_memory
 from tinygrad_rnn.tensor import Tensor, grad
 
-LIMIT = 20  # findings, after which it does not note any more
+LIMIT = 20  # findings, after which no more are kept
 
 
 def explain_nan(
@@ -142,7 +143,7 @@ def _given(known: dict[str, Tensor], modules: dict[str, Module]) -> Iterator[Fin
 
 def _of_given(what: str, values: Values) -> Finding:
     advice = advice_for_given(what, values.kind)
-    return Finding("given", values.kind, what, "", None, "", "", 1, "", values, (), advice)
+    return Finding("given", values.kind, what, "", None, "", "", 1, "", 1, values, (), advice)
 
 
 def _reached(name: str, value: Any) -> list[str]:
@@ -158,8 +159,8 @@ def _gradients_reached(
     leaves = list({id(edge): edge for edge in edges if isinstance(edge, Tensor)}.values())
     gs = grad(loss, leaves) if leaves else ()
     names = {id(tensor): name for name, tensor in known.items()}
-    # Initial states require a gradient only because they are observed.
-    starts = {id(x) for observed in recurrences for x in trees.leaves(observed.start)} - {*names}
+    # Initial states may require a gradient only because they are observed.
+    starts = {id(x) for observed in recurrences for x in trees.leaves(observed.start)}
     return [
         found
         for leaf, g in zip(leaves, gs, strict=True)
@@ -199,9 +200,14 @@ class _Place(NamedTuple):
 
 
 class _Shown(NamedTuple):
-    """What is in a value, and how to call it: `text`, with the name of `subject` in it."""
+    """What is in a value, and what it is to be called after.
 
-    text: str
+    role: "operand" or "result" of the operation. is_gradient: whether it is the cotangent of that.
+    subject: the operand or result itself, a Tensor, an array or a number; None if not known.
+    """
+
+    role: str
+    is_gradient: bool
     subject: Any
     values: Values
 
@@ -210,8 +216,7 @@ class _Found(NamedTuple):
     """A value that is worse than what it was made of.
 
     result: the bad one. operands: what it was made of.
-    made: what the operation made forward. about: of these or its operands, the one that is bad, or
-    whose cotangent is.
+    made, inputs: what the operation made forward, and of what; empty if that is not known.
     """
 
     direction: str
@@ -222,11 +227,19 @@ class _Found(NamedTuple):
     made: list[Any]
     inputs: Sequence[Any]
 
+    @property
+    def key(self) -> Hashable:
+        """Equal for what an operation makes at other steps, or when its line is run again."""
+        place = self.place
+        where = (place.module, place.line) if place.observed is None else id(place.observed)
+        return self.direction, self.primitive, where
+
 
 class _Search(Watch):
     """Compares what each operation made with what it was given, forward and backward.
 
-    found: in order. forward, backward: how many operations were looked at.
+    found: in order; times: how often, by `key`. forward, backward: how many operations were
+    looked at.
     sizes: of the largest finite cotangent at each run step, by recurrence.
     """
 
@@ -234,9 +247,10 @@ class _Search(Watch):
         self.running = running
         self.recurrences: list[Observed] = []
         self.found: list[_Found] = []
+        self.times: Counter[Hashable] = Counter()
         self.forward = self.backward = 0
         self.sizes: dict[tuple[int, int], float] = {}
-        self._turns = 0
+        self._going_back = False
         self._places: dict[int, _Place] = {}  # by the order of the node
         self._made: dict[int, tuple[list[Any], Sequence[Any]]] = {}
 
@@ -256,47 +270,47 @@ class _Search(Watch):
         self, primitive: Primitive, operands: Sequence[Any], params: dict[str, Any], made: Any
     ) -> None:
         """Look at the result of an operation."""
-        if self._turns:  # a Function's backward computes with Tensors
+        if self._going_back:  # a Function's backward computes with Tensors
             return
         self.forward += 1
         results = made if type(made) is list else [made]
         if results and results[0].grad_fn is not None:
             self._made[results[0].grad_fn.order] = results, operands
         grade = worst(results)
-        if grade > worst(operands) and len(self.found) < LIMIT:
+        if grade > worst(operands):
             bad = next(result for result in results if worst([result]) == grade)
-            shown = [_Shown("{}", x, values_of(x)) for x in operands]
-            result = _Shown("{}", bad, values_of(bad))
+            shown = [_Shown("operand", False, x, values_of(x)) for x in operands]
+            result = _Shown("result", False, bad, values_of(bad))
             where = "forward", primitive, self._here()
-            self.found.append(_Found(*where, result, shown, results, operands))
+            self._note(_Found(*where, result, shown, results, operands))
 
     def pulling(self, turn: Turn) -> Iterator[None]:
         """Look at what the rules of a node make."""
         self.backward += 1
-        self._turns += 1
-        try:
-            yield from self._pulling(turn)
-        finally:
-            self._turns -= 1
-
-    def _pulling(self, turn: Turn) -> Iterator[None]:
+        self._going_back = True
         place = self._places[turn.node.order]
         made, operands = self._made.get(turn.node.order, ([], ()))
         shown = [
-            *_shown("gradient of {}", turn.given(), made),
-            *_shown("{}", turn.inputs, operands),
-            *_shown("{}", turn.outputs, made),
+            *_shown("result", True, turn.given(), made),
+            *_shown("operand", False, turn.inputs, operands),
+            *_shown("result", False, turn.outputs, made),
         ]
         before = worst([*(g for g in turn.given()), *turn.pulled(), *turn.inputs, *turn.outputs])
         self._note_size(place, turn.given())
         yield
         pulled = turn.pulled()
-        if worst(pulled) > before and len(self.found) < LIMIT:
+        if worst(pulled) > before:
             k = next(k for k, g in enumerate(pulled) if worst([g]) > before)
             about = operands[turn.places[k]] if operands else None
-            result = _Shown("gradient of {}", about, values_of(pulled[k]))
+            result = _Shown("operand", True, about, values_of(pulled[k]))
             where = "backward", turn.node.primitive, place
-            self.found.append(_Found(*where, result, shown, made, operands))
+            self._note(_Found(*where, result, shown, made, operands))
+
+    def _note(self, found: _Found) -> None:
+        """Keep the first value that an operation of a recurrence, or of a line, has made."""
+        self.times[found.key] += 1
+        if self.times[found.key] == 1 and len(self.found) < LIMIT:
+            self.found.append(found)
 
     def _note_size(self, place: _Place, given: Sequence[Any]) -> None:
         """Remember how large gradients are at a step."""
@@ -306,11 +320,13 @@ class _Search(Watch):
             self.sizes[key] = max(self.sizes.get(key, 0.0), *sizes)
 
 
-def _shown(text: str, arrays: Sequence[Any], tensors: Sequence[Any]) -> list[_Shown]:
-    """The arrays that a rule sees, named after the tensors that they belong to."""
+def _shown(
+    role: str, is_gradient: bool, arrays: Sequence[Any], tensors: Sequence[Any]
+) -> list[_Shown]:
+    """The arrays that a rule sees, with the tensors that they belong to."""
     subjects = [*tensors, *[None] * (len(arrays) - len(tensors))]
     return [
-        _Shown(text, subject, values_of(array))
+        _Shown(role, is_gradient, subject, values_of(array))
         for array, subject in zip(arrays, subjects, strict=True)
         if array is not None and type(array) is not tuple
     ]
@@ -324,8 +340,7 @@ def _told(found: _Found, search: _Search, known: dict[Hashable, str]) -> Finding
     place, step, name = found.place, found.place.step(), found.primitive.name
     operation = _operation(step, found.made)
     names = _Names(place.observed, step, known)
-    result = names.of(found.result, f"result of {name}")
-    operands = tuple(map(names.of, found.operands))
+    result, *operands = (names.of(shown, name) for shown in (found.result, *found.operands))
     growth = _growth(found, search)
     if found.direction == "forward":
         advice = advice_forward(name, result, operands, growth)
@@ -342,8 +357,9 @@ def _told(found: _Found, search: _Search, known: dict[Hashable, str]) -> Finding
         place.module,
         place.call,
         place.line if operation is None else operation.line,
+        search.times[found.key],
         result,
-        operands,
+        tuple(operands),
         advice,
     )
 
@@ -371,13 +387,15 @@ class _Names:
             before = zip(observed.state_names, trees.leaves(step.before), strict=True)
             self._by_id |= {id(x): f"{name} of the step before" for name, x in before}
 
-    def of(self, shown: _Shown, otherwise: str = "(no name)") -> Values:
+    def of(self, shown: _Shown, operation: str) -> Values:
         """The values, with the name that the cell or the model has for them."""
-        return shown.values._replace(name=shown.text.format(self._name(shown.subject, otherwise)))
+        name = self._name(shown.subject) or f"{shown.role} of {operation}"
+        return shown.values._replace(name=f"gradient of {name}" if shown.is_gradient else name)
 
-    def _name(self, subject: Any, otherwise: str) -> str:
+    def _name(self, subject: Any) -> str:
+        """ "" for what has no name."""
         if subject is None:
-            return otherwise
+            return ""
         if not isinstance(subject, Tensor) and not is_array(subject):
             return repr(subject)
         known = self._by_id.get(id(subject)) or self._by_memory.get(memory_of(subject))
@@ -385,20 +403,16 @@ class _Names:
             return known
         node = getattr(subject, "grad_fn", None)
         maker = self._makers.get(id(subject)) if node is None else node.name()
-        return otherwise if maker is None else f"result of {maker}"
+        return "" if maker is None else f"result of {maker}"
 
 
 def _gate(step: Step, found: _Found) -> str:
     """The gate that a finding belongs to, or several, or "".
 
-    It is the result of the gate's function; or it is what the gate is computed from, and makes this
-    not finite; or the gate is among what it is computed from, backward the one whose cotangent it
-    is.
+    Forward it is a gate whose operand it makes non-finite, else one among its own operands;
+    backward the gate whose cotangent it is.
     """
     gates = {id(gate.value): name for name, gate in step.gates.items()}
-    for result in found.made:
-        if id(result) in gates:
-            return gates[id(result)]
     if found.direction == "backward":
         return gates.get(id(found.result.subject), "")
     reach, hit = {id(result) for result in found.made}, []

@@ -74,6 +74,8 @@ class Finding(NamedTuple):
         to T, and of which gate; "" and None if it was not in one.
     module: the path of the module, "" for the model itself. call: the how manieth of its calls.
     line: of the program, as "file:number: text".
+    times: how often the same operation of the same recurrence or line made such a value, this one
+        included.
     result: what was made; backward, the worst of the cotangents that the operation's rules gave.
     operands: what it was made of; backward, the cotangents that came in, and the values that the
         rules read.
@@ -89,6 +91,7 @@ class Finding(NamedTuple):
     module: str
     call: int
     line: str
+    times: int
     result: Values
     operands: tuple[Values, ...]
     advice: str
@@ -157,16 +160,22 @@ class Explanation:
         yield from _values_table([first.result, *first.operands])
         yield ""
         yield from _wrapped(f"What usually helps: {first.advice}")
-        reached = (
-            _listed(self.reached) if self.reached else "nothing: the loss does not depend on it"
-        )
-        yield from _wrapped(f"It reached: {reached}")
+        yield from _wrapped(self._reached())
         if self.error is not None:
             yield from _wrapped(f"Then the model raised {type(self.error).__name__}: {self.error}")
+        if first.times > 1:
+            yield f"In this run it happened there {first.times:,} times"
         if len(self.findings) > 1:
             yield "Others after it, which may follow from it:"
-            for other in self.findings[1:]:
-                yield from _wrapped(f"{other.kind}, {other.place}", "  ")
+        for other in self.findings[1:]:
+            again = f" ({other.times:,} times)" if other.times > 1 else ""
+            yield from _wrapped(f"{other.kind}, {other.place}{again}", "  ")
+
+    def _reached(self) -> str:
+        if self.reached:
+            return f"It reached: {_listed(self.reached)}"
+        gradients = ", nor a gradient" if self.backward else ""
+        return f"It reached neither the output nor the loss{gradients}"
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:

@@ -233,7 +233,9 @@ class profile(Watch):
                 if row.name == "loop":
                     yield from inside(f"{section} loop", indent * 2)
             others = [row for row in several if row not in shown]
-            if others:
+            if len(others) == 1:
+                yield line(indent + others[0].name, others[0])
+            elif others:
                 yield line(f"{indent}{len(others)} more", _sum_of(others))
 
         lines = []
