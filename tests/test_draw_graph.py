@@ -452,7 +452,10 @@ def run_loop(diagram, number, lines, known):
     }
     values = {(a.target, a.carry): known_as(a) for a in diagram.arrows if a.target in states}
     for t in range(int(diagram.regions[number].title.removeprefix("loop × "))):
-        brought = {state: known[values[target, t > 0]] for target, state in states.items()}
+        brought = {
+            state: eval(made_by_loops(values[target, t > 0], known), {}, known)
+            for target, state in states.items()
+        }
         known |= brought | {"t": t}
         for line in lines:
             exec(made_by_loops(line, known), {}, known)
@@ -493,8 +496,10 @@ def test_a_folded_loop_run_as_often_as_it_says_is_the_graph(name, reverse):
     case = CASE[name]
     xs, h0, weights = case.leaves(T=9)
     ys, h = unroll(case.cell(*weights), xs, h0, reverse=reverse)
-    loss = sum((leaf * leaf).sum() for leaf in (ys, *trees.leaves(h)))
-    leaves = {f"w{k}": w for k, w in enumerate(weights)} | {"xs": xs}
+    rng = np.random.default_rng(5)
+    scale = torch.tensor(rng.standard_normal(ys.shape))  # of every step another one
+    loss = sum((leaf * leaf).sum() for leaf in (ys * scale, *trees.leaves(h)))
+    leaves = {f"w{k}": w for k, w in enumerate(weights)} | {"xs": xs, "scale": scale}
     leaves |= {f"start{k}": leaf for k, leaf in enumerate(trees.leaves(h0))}
     diagram = draw_graph(loss, names={**leaves, "loss": loss}).diagram
     assert [region.title for region in diagram.regions if region.title] == ["loop × 9"]
@@ -583,18 +588,23 @@ def hand_written_loops():
         loss = loss + (h * h).sum()
     yield loss, names
 
+    states = [x]
+    for t in range(12):  # in the middle, of the step before the last
+        states.append((states[-2 if t == 6 else -1] * x + W).tanh().sin())
+    yield torch.stack(states[1:]).sum(), names
+
     h = x
     for t in range(12):  # the first step has a weight of its own
         h = (xs[t] @ h).tanh().sin() @ (W if t else x)
     yield h.sum(), names
 
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", range(7))
 def test_loops_of_many_forms_are_run_as_drawn(number):
     loss, names = list(hand_written_loops())[number]
     diagram = draw_graph(loss, names={**names, "loss": loss}).diagram
     loops = [region.title for region in diagram.regions if region.title]
-    counts = [[11], [11], [5], [12, 12], [11], [11]]
+    counts = [[11], [11], [5], [12, 12], [11], [6, 6], [11]]
     assert loops == [f"loop × {count}" for count in counts[number]]
     known = run_drawing(diagram, names)
     assert known["loss"].item() == pytest.approx(loss.item(), rel=1e-12)
@@ -702,6 +712,13 @@ def test_names_come_from_modules_dicts_and_memory():
     assert any(text.startswith("loss = ") for text in texts)
     with pytest.raises(TypeError, match="'x' is a ndarray"):
         draw_graph(loss, names={"x": x.numpy()})
+
+
+def test_a_leaf_is_one_box_however_often_it_is_used():
+    x, data = torch.randn(3, requires_grad=True), torch.randn(3)
+    boxes = draw_graph((x * data).tanh() * data + x * data[1]).diagram.boxes
+    leaves = [(box.kind, box.form) for box in boxes if " = " not in box.text]
+    assert sorted(leaves) == [("input", "()"), ("input", "(3,)"), ("parameter", "(3,)")]
 
 
 def test_numbers_are_drawn_as_they_were_written():
