@@ -13,6 +13,7 @@ from tinygrad_rnn import nn, scan
 from tinygrad_rnn.autograd import Function
 from tinygrad_rnn.diagnose import DiagnosisError
 from tinygrad_rnn.diagnose.explain_nan import LIMIT, explain_nan
+from tinygrad_rnn.diagnose.finding import values_of
 from tinygrad_rnn.diagnose.table import WIDTH
 from tinygrad_rnn.scan import trees
 
@@ -93,6 +94,7 @@ def test_a_product_with_x_overflows_at_one_gate(kind, gate, reverse, mode):
     assert first.result.infs == B * H
     assert first.result.first == (0, rows_of(kind, gate).start)
     assert "beyond 3.4e+38" in first.advice
+    assert "equations.py" in first.line  # the step's own line, not that which calls the layer
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -324,9 +326,11 @@ def test_a_gradient_that_explodes(kind, reverse, layers):
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_gate_whose_gradient_it_is(reverse):
+    w = torch.ones(D, requires_grad=True)
+
     def cell(x, h):
         update = (h - 80).sigmoid()  # 1e-35
-        h = update * x
+        h = (x * w) * update
         return h, 0 * h
 
     x = torch.zeros(T, B, D)
@@ -662,6 +666,16 @@ def test_double_precision_and_no_grad():
         first = explain_nan(torch.Tensor.exp, x).first
     assert first.operation == "exp"
     assert "above 709.8 in float64" in first.advice
+
+
+def test_values_in_short():
+    values = values_of(np.array([[3.0, NAN, -2.0], [INF, -INF, 0.5]]), "x")
+    assert values[:6] == ("x", (2, 3), "float64", -2.0, 3.0, 0.5)
+    assert (values.nans, values.infs, values.first, values.kind) == (1, 2, (0, 1), "NaN")
+    assert values.largest == 3.0
+    assert values_of(torch.arange(4)).kind == values_of(2.5).kind == ""
+    assert values_of(-INF).kind == "Inf"
+    assert values_of(np.array([NAN])).largest == 0.0
 
 
 def test_the_text_fits_and_has_a_table():
