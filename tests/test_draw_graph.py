@@ -340,6 +340,15 @@ def test_a_layer_is_drawn_as_its_cell(kind):
     assert "T = 4" in draw_graph(layer, x[0]).svg
 
 
+@pytest.mark.parametrize("kind", [nn.RNNCell, nn.LSTMCell, nn.GRUCell])
+def test_a_cell_of_nn_is_a_step(kind):
+    zeros = torch.zeros(2, 5)
+    state = (zeros, zeros) if kind is nn.LSTMCell else zeros
+    boxes = draw_graph(kind(3, 5), torch.randn(4, 2, 3), state).diagram.boxes
+    assert "y" in {box.text for box in boxes}
+    assert any("cell.weight_hh" in box.text for box in boxes if box.kind == "constant")
+
+
 def test_a_program_is_a_step():
     xs, h0, weights = CASE["GRU"].leaves()
     program = trace_step(CASE["GRU"].cell(*weights), xs, h0).program()

@@ -21,7 +21,7 @@ from tinygrad_rnn.diagnose.draw.tensor_graph import tensor_diagram
 from tinygrad_rnn.diagnose.draw.variables import tags_of, watching_variables
 from tinygrad_rnn.diagnose.errors import DiagnosisError
 from tinygrad_rnn.io import files
-from tinygrad_rnn.nn.recurrent import RNNBase
+from tinygrad_rnn.nn.recurrent import RNNBase, RNNCellBase
 from tinygrad_rnn.program import Program
 from tinygrad_rnn.scan import Cell, trees
 from tinygrad_rnn.scan.explain import steps_text
@@ -136,6 +136,8 @@ def draw_graph(
         )
     if isinstance(what, RNNBase) and xs is not None:
         what, xs, h0 = _first_layer(what, xs, h0)
+    if isinstance(what, RNNCellBase):
+        what = _as_step(what)
     if xs is None or h0 is None:
         raise TypeError(
             "draw_graph: a cell is drawn with what scan takes, draw_graph(cell, xs, h0). To draw "
@@ -162,6 +164,16 @@ def _first_layer(layer: RNNBase, xs: Tensor, h0: Tree) -> tuple[Cell, Tensor, Tr
         xs = xs.transpose(0, 1)
     initial = layer._zeros(xs) if h0 is None else layer._state(h0, xs, batched)
     return layer.cell(), xs, trees.unstack(initial)[0]
+
+
+def _as_step(cell: RNNCellBase) -> Cell:
+    """A cell of `nn`, which gives the next state alone, as `scan` wants it."""
+
+    def step(x: Tree, state: Tree) -> tuple[Tree, Tree]:
+        after = cell(x, state)
+        return after[0] if isinstance(after, tuple) else after, after
+
+    return step
 
 
 def _step(cell: Cell, xs: Tree, h0: Tree, pullback: bool, reverse: bool) -> Diagram:
