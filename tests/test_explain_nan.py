@@ -15,6 +15,7 @@ from tinygrad_rnn.diagnose import DiagnosisError
 from tinygrad_rnn.diagnose.explain_nan import LIMIT, explain_nan
 from tinygrad_rnn.diagnose.finding import values_of
 from tinygrad_rnn.diagnose.table import WIDTH
+from tinygrad_rnn.nn.utils.rnn import pack_padded_sequence
 from tinygrad_rnn.scan import trees
 
 T, B, D, H = 7, 2, 3, 4
@@ -426,6 +427,17 @@ def test_inputs_that_are_not_finite_are_told_first_and_by_name():
     assert alone.first.place == "input"
     assert len(alone.findings) == 1  # what passes it on is not blamed
     assert "missing values" in alone.first.advice
+
+
+def test_a_packed_sequence_is_one_input():
+    x = torch.zeros(T, 2, D)
+    x[3, 1] = INF
+    packed = pack_padded_sequence(x, [T, 5])
+    found = explain_nan(nn.GRU(D, H), packed, lambda out: out[0].data.sum())
+    assert found.first.place == "input[0]"
+    assert not explain_nan(
+        nn.GRU(D, H), pack_padded_sequence(x, [T, 3]), lambda out: out[0].data.sum()
+    )
 
 
 def test_parameters_and_buffers_that_are_not_finite():

@@ -20,6 +20,7 @@ from tinygrad_rnn.diagnose import DiagnosisError, gradient_flow, observing
 from tinygrad_rnn.diagnose.flow import decimal
 from tinygrad_rnn.diagnose.jacobians import Product, Spectrum, floating, jacobian, spectrum
 from tinygrad_rnn.diagnose.verdicts import judge
+from tinygrad_rnn.nn.utils.rnn import pack_padded_sequence
 from tinygrad_rnn.scan import scan, trees, unroll
 
 LAYERS = [(RNN("tanh"), nn.RNN), (RNN("relu"), nn.RNN), (LSTM(), nn.LSTM), (GRU(), nn.GRU)]
@@ -539,6 +540,14 @@ def test_cells_of_ones_own(case):
     flow = gradient_flow(lambda x: scan(case.cell(*weights), x, h0), (xs,), loss)
     assert len(only(flow).gradients) == len(floating(h0))
     assert all(len(line) <= 100 for line in str(flow).splitlines())
+
+
+def test_a_packed_sequence_is_one_input():
+    packed = pack_padded_sequence(numbers(T, B, D), [T, 4, 2])
+    flow = only(gradient_flow(nn.GRU(D, H).double(), packed, lambda out: out[0].data.sum()))
+    assert flow.length == T
+    reached = flow.gradients["h"][:-1] > 0  # of rows that go on after t
+    assert reached.T.astype(int).tolist() == [[1] * 6, [1] * 4 + [0] * 2, [1] * 2 + [0] * 4]
 
 
 def test_a_cell_that_branches():

@@ -24,6 +24,7 @@ from tinygrad_rnn.diagnose import (
     profile,
     summary,
 )
+from tinygrad_rnn.diagnose.running import arguments
 from tinygrad_rnn.io.files import replacing
 from tinygrad_rnn.nn import Module
 from tinygrad_rnn.scan import trees
@@ -136,8 +137,7 @@ def summary_command(target: str | None, text: Path | None, device: backend.devic
     """
     looked_at = resolve(target, text, device)
     click.echo(looked_at.name)
-    inputs = looked_at.x if isinstance(looked_at.x, tuple) else (looked_at.x,)
-    click.echo(str(summary(looked_at.model, *inputs)))
+    click.echo(str(summary(looked_at.model, *arguments(looked_at.x))))
 
 
 @diagnose.command(name="profile")
@@ -171,7 +171,7 @@ def profile_command(
 def _run(looked_at: Target) -> None:
     """One run, forward and, if anything requires a gradient, backward."""
     model, x, loss = looked_at.model, looked_at.x, looked_at.loss
-    value = loss(model(*x) if isinstance(x, tuple) else model(x))
+    value = loss(model(*arguments(x)))
     if isinstance(value, Tensor) and value.requires_grad:
         value.backward()
 
@@ -235,7 +235,7 @@ def graph(
 def _whole_graph(looked_at: Target, fold: bool, open_scans: bool) -> Drawing:
     """The graph behind the loss, with what has a name."""
     model, x, loss = looked_at.model, looked_at.x, looked_at.loss
-    value = loss(model(*x) if isinstance(x, tuple) else model(x))
+    value = loss(model(*arguments(x)))
     if not isinstance(value, Tensor):
         raise InputError(f"loss gave {type(value).__name__}, expected a Tensor")
     names: dict[str, Tensor] = {}
@@ -248,7 +248,7 @@ def _whole_graph(looked_at: Target, fold: bool, open_scans: bool) -> Drawing:
 
 def _inputs(x: object) -> list[tuple[Tensor, str]]:
     """The tensors among a model's inputs, with names: x, or x0, x1, …"""
-    inputs = [(part, f"x{k}") for k, part in enumerate(x)] if isinstance(x, tuple) else [(x, "x")]
+    inputs = [(part, f"x{k}") for k, part in enumerate(x)] if type(x) is tuple else [(x, "x")]
     return [(part, name) for part, name in inputs if isinstance(part, Tensor)]
 
 
@@ -256,7 +256,7 @@ def _step(looked_at: Target, number: int, pullback: bool) -> Drawing:
     """One step of the recurrence of this number, counted from 1."""
     model, x = looked_at.model, looked_at.x
     with observing(model) as recurrences:
-        model(*x) if isinstance(x, tuple) else model(x)
+        model(*arguments(x))
     if number > len(recurrences):
         names = ", ".join(f"{k}: {run.name}" for k, run in enumerate(recurrences, 1))
         raise InputError(f"--step {number}: the recurrences are {names or 'none'}")

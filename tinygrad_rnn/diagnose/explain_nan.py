@@ -27,7 +27,7 @@ from tinygrad_rnn.diagnose.nan_advice import (
     advice_forward,
 )
 from tinygrad_rnn.diagnose.observe import Observed, Operation, Step, observing
-from tinygrad_rnn.diagnose.running import Running, following
+from tinygrad_rnn.diagnose.running import Running, arguments, following
 from tinygrad_rnn.diagnose.untouched import untouched
 from tinygrad_rnn.graph import Node, Turn, newest_first, user_line
 from tinygrad_rnn.modes import Watch, current, enable_grad
@@ -72,7 +72,7 @@ def explain_nan(
     >>> found.first.place, found.first.kind
     ('forward pass, log', 'Inf')
     """
-    inputs = x if isinstance(x, tuple) else (x,)
+    inputs = arguments(x)
     modules = dict(modules_of(model))
     known = dict(_known(inputs, modules))
     findings = list(_given(known, modules))

@@ -105,7 +105,8 @@ class Finding(NamedTuple):
         parts = [f"{self.direction} pass"]
         if self.recurrence:
             parts += [self.recurrence, f"t = {self.t}"]
-            parts += [f"gate {self.gate}"] if self.gate else []
+            several = "s" if "," in self.gate else ""
+            parts += [f"gate{several} {self.gate}"] if self.gate else []
         elif self.module:
             again = f" (call {self.call})" if self.call > 1 else ""
             parts.append(f"module {self.module}{again}")

@@ -29,6 +29,7 @@ from tinygrad_rnn.diagnose.jacobians import (
 )
 from tinygrad_rnn.diagnose.naming import Gate
 from tinygrad_rnn.diagnose.observe import Observed, Step, observing
+from tinygrad_rnn.diagnose.running import arguments
 from tinygrad_rnn.diagnose.verdicts import Verdict, judge
 from tinygrad_rnn.modes import enable_grad
 from tinygrad_rnn.scan import trees
@@ -105,7 +106,7 @@ def gradient_flow(
         )
     with enable_grad():
         with observing(model) as observed:
-            output = model(*x) if isinstance(x, tuple) else model(x)
+            output = model(*arguments(x))
         value = checked_loss("gradient_flow", loss(output))
     recurrences = [one for one in observed if floating(one.start)]
     if not recurrences:

@@ -70,6 +70,11 @@ def following(model: Any) -> Iterator[Running]:
             handle.remove()
 
 
+def arguments(x: Any) -> tuple[Any, ...]:
+    """The arguments that "an input, or a tuple of inputs" means; a named tuple is one input."""
+    return x if type(x) is tuple else (x,)
+
+
 def shapes(value: Any) -> Any:
     """The shapes of the tensors in a value, nested as it is; None for what is no tensor."""
     if isinstance(value, Tracer):
