@@ -265,6 +265,9 @@ class _Folding:
     made: for what a loop makes, the value of its last step, which is the one that is drawn, the
         number of its own step, and how many there are.
     lists: for an equation whose outputs are read one at each step, what stands for all of them.
+    leaves: the same for leaves that are read one at each step.
+    series: for the values that an operand of a loop has, one at each step, what is drawn instead.
+    parts: v[t], by v and t.
     """
 
     def __init__(self, graph: Recorded, loops: Sequence[Loop]) -> None:
@@ -273,8 +276,8 @@ class _Folding:
         self.places = {equation: place for place, equation in enumerate(graph.equations)}
         self.made: dict[Var, tuple[Var, int, int]] = {}
         self.lists: dict[Equation, Var] = {}
-        self.leaves: dict[Hashable, Var] = {}  # sequences of leaves, by name or by what they are
-        self.parts: dict[tuple[Var, str], Var] = {}  # v[t], by v and t
+        self.leaves: dict[Hashable, Var] = {}  # by name or by what they are
+        self.parts: dict[tuple[Var, str], Var] = {}
         self.series: dict[tuple[Var, ...], Var] = {}
         self.loops = [loop for loop in loops if self.take_in(loop)]
 
