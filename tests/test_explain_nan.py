@@ -12,8 +12,9 @@ import tinygrad_rnn as torch
 from tinygrad_rnn import nn, scan
 from tinygrad_rnn.autograd import Function
 from tinygrad_rnn.diagnose import DiagnosisError
-from tinygrad_rnn.diagnose.explain_nan import LIMIT, explain_nan
+from tinygrad_rnn.diagnose.explain_nan import explain_nan
 from tinygrad_rnn.diagnose.finding import values_of
+from tinygrad_rnn.diagnose.nan_search import LIMIT
 from tinygrad_rnn.diagnose.table import WIDTH
 from tinygrad_rnn.nn.utils.rnn import pack_padded_sequence
 from tinygrad_rnn.scan import trees
@@ -546,6 +547,16 @@ def test_a_scan_in_a_step_is_an_operation_of_it():
     first = explain_nan(lambda x: scan.scan(outer, x, torch.zeros(B)), x).first
     assert (first.operation, first.t, first.kind) == ("recur", 5, "Inf")
     assert first.result.first == (1, 0)
+
+
+def test_what_was_recorded_before_stays_and_is_looked_at_too():
+    w = torch.tensor([0.0, 1.0], requires_grad=True)
+    x = (w * w).sqrt()
+    found = explain_nan(torch.Tensor.exp, x, torch.Tensor.sum)
+    assert (found.first.direction, found.first.operation) == ("backward", "sqrt")
+    assert found.first.line == ""
+    x.sum().backward()  # the graph behind the input has not been released
+    assert w.grad is not None
 
 
 def test_inside_no_grad_there_is_a_backward_pass_too():

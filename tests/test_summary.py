@@ -319,6 +319,11 @@ def test_kept_by_hand():
     assert summary(nn.Tanh(), randn(3, 5)).kept == 0  # nothing wants a gradient
 
 
+def test_what_inputs_were_computed_from_does_not_count():
+    model, x = nn.Sequential(nn.Linear(5, 6), nn.Tanh()), randn(3, 5, requires_grad=True)
+    assert summary(model, x.exp().sin()).kept == summary(model, x).kept == 4 * 3 * 6
+
+
 # A run leaves no trace.
 
 

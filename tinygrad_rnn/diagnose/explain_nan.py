@@ -1,16 +1,14 @@
 """Which operation made the first NaN or Inf, at which step of which recurrence, and of what?
 
-One run, forward and backward, in which recurrences run step by step (`observe.py`) and a watch
-compares each result with what it was made of, as `detect_anomaly` does; but it notes and goes on.
-What is told of a value is in `finding.py`, the advice in `nan_advice.py`.
-Read `autograd/anomaly.py` before this file.
+One run, forward and backward, in which recurrences run step by step and a watch looks at every
+operation. Read that, `nan_search.py`, before this file; what is told of a value is in `finding.py`,
+the advice in `nan_advice.py`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -26,18 +24,17 @@ from tinygrad_rnn.diagnose.nan_advice import (
     advice_for_given,
     advice_forward,
 )
+from tinygrad_rnn.diagnose.nan_search import Found, Search, Shown
 from tinygrad_rnn.diagnose.observe import Observed, Operation, Step, observing
-from tinygrad_rnn.diagnose.running import Running, arguments, following
+from tinygrad_rnn.diagnose.running import arguments, following
 from tinygrad_rnn.diagnose.untouched import untouched
-from tinygrad_rnn.graph import Node, Turn, newest_first, user_line
-from tinygrad_rnn.modes import Watch, current, enable_grad
+from tinygrad_rnn.graph import newest_first
+from tinygrad_rnn.modes import enable_grad
 from tinygrad_rnn.nn import Module
-from tinygrad_rnn.ops.primitive import Primitive, describe
+from tinygrad_rnn.ops.primitive import describe
 from tinygrad_rnn.scan import trees
 from tinygrad_rnn.scan.naming import memory_of, names_by_memory
 from tinygrad_rnn.tensor import Tensor, grad
-
-LIMIT = 20  # findings, after which no more are kept
 
 
 def explain_nan(
@@ -60,7 +57,7 @@ def explain_nan(
 
     The model runs once, in the mode it is in, and is afterwards as it was, with the random numbers
     that come next still to come (`untouched.py`): a batch that failed can be explained and then be
-    tried again. It takes about twenty times a training step, and all values stay in memory.
+    tried again. It takes ten to twenty times a training step, and all values stay in memory.
 
     Raises DiagnosisError (a ValueError) if the loss is no Tensor with one value; and what the model
     raises, unless something was found before: then it is part of the explanation.
@@ -82,7 +79,7 @@ def explain_nan(
         enable_grad(),
         np.errstate(all="ignore"),
         following(model) as running,
-        _Search(running) as search,
+        Search(running) as search,
     ):
         with observing(model) as search.recurrences:
             try:
@@ -157,7 +154,7 @@ def _gradients_reached(
     """Run the backward pass, and name the gradients that are not finite."""
     edges = [edge for node in newest_first([loss.grad_fn]) for edge in node.edges]
     leaves = list({id(edge): edge for edge in edges if isinstance(edge, Tensor)}.values())
-    gs = grad(loss, leaves) if leaves else ()
+    gs = grad(loss, leaves, retain_graph=True) if leaves else ()  # it may go on behind the inputs
     names = {id(tensor): name for name, tensor in known.items()}
     # Initial states may require a gradient only because they are observed.
     starts = {id(x) for observed in recurrences for x in trees.leaves(observed.start)}
@@ -171,171 +168,10 @@ def _gradients_reached(
     ]
 
 
-# --- the search -----------------------------------------------------------------------------------
-
-
-class _Place(NamedTuple):
-    """Where an operation was computed: at which run step of which recurrence, by which module."""
-
-    observed: Observed | None
-    position: int
-    module: str
-    call: int
-    line: str
-
-    @property
-    def t(self) -> int | None:
-        """The step, counted from 1 in the order of the sequence; None if it is not known."""
-        if self.observed is None:
-            return None
-        if not self.observed.reverse:
-            return self.position + 1
-        return self.observed.steps[0].t - self.position if self.observed.steps else None
-
-    def step(self) -> Step | None:
-        """The step, unless there is none, or an error ended it."""
-        if self.observed is None or self.position >= len(self.observed.steps):
-            return None
-        return self.observed.steps[self.position]
-
-
-class _Shown(NamedTuple):
-    """What is in a value, and what it is to be called after.
-
-    role: "operand" or "result" of the operation. is_gradient: whether it is the cotangent of that.
-    subject: the operand or result itself, a Tensor, an array or a number; None if not known.
-    """
-
-    role: str
-    is_gradient: bool
-    subject: Any
-    values: Values
-
-
-class _Found(NamedTuple):
-    """A value that is worse than what it was made of.
-
-    result: the bad one. operands: what it was made of.
-    made, inputs: what the operation made forward, and of what; empty if that is not known.
-    """
-
-    direction: str
-    primitive: Primitive
-    place: _Place
-    result: _Shown
-    operands: list[_Shown]
-    made: list[Any]
-    inputs: Sequence[Any]
-
-    @property
-    def key(self) -> Hashable:
-        """Equal for what an operation makes at other steps, or when its line is run again."""
-        place = self.place
-        where = (place.module, place.line) if place.observed is None else id(place.observed)
-        return self.direction, self.primitive, where
-
-
-class _Search(Watch):
-    """Compares what each operation made with what it was given, forward and backward.
-
-    found: in order; times: how often, by `key`. forward, backward: how many operations were
-    looked at.
-    sizes: of the largest finite cotangent at each run step, by recurrence.
-    """
-
-    def __init__(self, running: Running) -> None:
-        self.running = running
-        self.recurrences: list[Observed] = []
-        self.found: list[_Found] = []
-        self.times: Counter[Hashable] = Counter()
-        self.forward = self.backward = 0
-        self.sizes: dict[tuple[int, int], float] = {}
-        self._going_back = False
-        self._places: dict[int, _Place] = {}  # by the order of the node
-        self._made: dict[int, tuple[list[Any], Sequence[Any]]] = {}
-
-    def _here(self) -> _Place:
-        """Where the operation that is being computed stands."""
-        inside = current.observer is None and self.recurrences  # an observer steps back in a step
-        observed = self.recurrences[-1] if inside else None
-        position = len(observed.steps) if observed is not None else 0
-        path = self.running.path()
-        return _Place(observed, position, path, self.running.ended[path] + 1, user_line())
-
-    def recorded(self, node: Node) -> None:
-        """Note where a node was made."""
-        self._places[node.order] = self._here()
-
-    def after(
-        self, primitive: Primitive, operands: Sequence[Any], params: dict[str, Any], made: Any
-    ) -> None:
-        """Look at the result of an operation."""
-        if self._going_back:  # a Function's backward computes with Tensors
-            return
-        self.forward += 1
-        results = made if type(made) is list else [made]
-        if results and results[0].grad_fn is not None:
-            self._made[results[0].grad_fn.order] = results, operands
-        grade = worst(results)
-        if grade > worst(operands):
-            bad = next(result for result in results if worst([result]) == grade)
-            shown = [_Shown("operand", False, x, values_of(x)) for x in operands]
-            result = _Shown("result", False, bad, values_of(bad))
-            where = "forward", primitive, self._here()
-            self._note(_Found(*where, result, shown, results, operands))
-
-    def pulling(self, turn: Turn) -> Iterator[None]:
-        """Look at what the rules of a node make."""
-        self.backward += 1
-        self._going_back = True
-        place = self._places[turn.node.order]
-        made, operands = self._made.get(turn.node.order, ([], ()))
-        shown = [
-            *_shown("result", True, turn.given(), made),
-            *_shown("operand", False, turn.inputs, operands),
-            *_shown("result", False, turn.outputs, made),
-        ]
-        before = worst([*(g for g in turn.given()), *turn.pulled(), *turn.inputs, *turn.outputs])
-        self._note_size(place, turn.given())
-        yield
-        pulled = turn.pulled()
-        if worst(pulled) > before:
-            k = next(k for k, g in enumerate(pulled) if worst([g]) > before)
-            about = operands[turn.places[k]] if operands else None
-            result = _Shown("operand", True, about, values_of(pulled[k]))
-            where = "backward", turn.node.primitive, place
-            self._note(_Found(*where, result, shown, made, operands))
-
-    def _note(self, found: _Found) -> None:
-        """Keep the first value that an operation of a recurrence, or of a line, has made."""
-        self.times[found.key] += 1
-        if self.times[found.key] == 1 and len(self.found) < LIMIT:
-            self.found.append(found)
-
-    def _note_size(self, place: _Place, given: Sequence[Any]) -> None:
-        """Remember how large gradients are at a step."""
-        if place.observed is not None:
-            key = id(place.observed), place.position
-            sizes = [values_of(g).largest for g in given if g is not None]
-            self.sizes[key] = max(self.sizes.get(key, 0.0), *sizes)
-
-
-def _shown(
-    role: str, is_gradient: bool, arrays: Sequence[Any], tensors: Sequence[Any]
-) -> list[_Shown]:
-    """The arrays that a rule sees, with the tensors that they belong to."""
-    subjects = [*tensors, *[None] * (len(arrays) - len(tensors))]
-    return [
-        _Shown(role, is_gradient, subject, values_of(array))
-        for array, subject in zip(arrays, subjects, strict=True)
-        if array is not None and type(array) is not tuple
-    ]
-
-
 # --- in words -------------------------------------------------------------------------------------
 
 
-def _told(found: _Found, search: _Search, known: dict[Hashable, str]) -> Finding:
+def _told(found: Found, search: Search, known: dict[Hashable, str]) -> Finding:
     """A finding, with its address and advice."""
     place, step, name = found.place, found.place.step(), found.primitive.name
     operation = _operation(step, found.made)
@@ -387,7 +223,7 @@ class _Names:
             before = zip(observed.state_names, trees.leaves(step.before), strict=True)
             self._by_id |= {id(x): f"{name} of the step before" for name, x in before}
 
-    def of(self, shown: _Shown, operation: str) -> Values:
+    def of(self, shown: Shown, operation: str) -> Values:
         """The values, with the name that the cell or the model has for them."""
         name = self._name(shown.subject) or f"{shown.role} of {operation}"
         return shown.values._replace(name=f"gradient of {name}" if shown.is_gradient else name)
@@ -406,7 +242,7 @@ class _Names:
         return "" if maker is None else f"result of {maker}"
 
 
-def _gate(step: Step, found: _Found) -> str:
+def _gate(step: Step, found: Found) -> str:
     """The gate that a finding belongs to, or several, or "".
 
     Forward it is a gate whose operand it makes non-finite, else one among its own operands;
@@ -426,7 +262,7 @@ def _gate(step: Step, found: _Found) -> str:
     return ", ".join(hit or [gates[id(x)] for x in found.inputs if id(x) in gates])
 
 
-def _growth(found: _Found, search: _Search) -> Growth | None:
+def _growth(found: Found, search: Search) -> Growth | None:
     """How the state grew up to the step of a finding or, backward, the gradient back to it."""
     observed, position = found.place.observed, found.place.position
     if observed is None or found.result.values.kind != "Inf":

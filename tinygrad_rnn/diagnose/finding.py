@@ -1,6 +1,6 @@
 """What is known of a non-finite value: where it was made, of what, and in which words it is told.
 
-`explain_nan.py` finds them, `nan_advice.py` says what usually helps.
+`nan_search.py` finds them, `nan_advice.py` says what usually helps.
 """
 
 from __future__ import annotations

@@ -127,8 +127,8 @@ def summary(model: Callable[..., Any], *inputs: Any, **options: Any) -> Summary:
     kept: dict[str, int] = {}
     working = 0
     for node, array, is_working in held_by_nodes(_tensors(result)):
-        if id(array) not in known:
-            path = costs.paths.get(node.order, "")
+        path = costs.paths.get(node.order)
+        if path is not None and id(array) not in known:  # else there was a graph behind the inputs
             kept[path] = kept.get(path, 0) + array.nbytes
             working += array.nbytes if is_working else 0
     rows = [*_rows(model, running.calls, costs.flops, kept)]
