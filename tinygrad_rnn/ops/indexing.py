@@ -25,7 +25,7 @@ def is_basic(index: Any) -> bool:
 
 def _place(xp: Any, g: Any, *, shape: tuple[int, ...], index: Any) -> Any:
     y = xp.zeros(shape, g.dtype)
-    if is_basic(index) or getattr(index, "dtype", None) == bool:  # each place at most once
+    if is_basic(index) or getattr(index, "dtype", None) == np.bool_:  # each place at most once
         y[index] = g
     else:
         xp.add.at(y, index, g)
