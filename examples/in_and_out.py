@@ -295,7 +295,7 @@ def guess(seen: Task, unseen: Task) -> Guess:
 
 
 def least_loss_letter_by_letter(numbers: list[int]) -> float:
-    """That of the best answers, if the t-th German letter follows the t-th English one."""
+    """The least loss (nats) if the t-th German letter has to follow the t-th English one."""
     total = 0.0
     for t in range(LONGEST):
         following = defaultdict(Counter)  # what the t-th letter is, by the letters seen

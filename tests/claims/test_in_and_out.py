@@ -87,9 +87,8 @@ def test_the_best_guess_is_the_entropy_at_each_place():
 
 
 def test_names_are_spelled_as_in_a_dictionary():
-    assert [
-        in_and_out.english(n) for n in (0, 13, 20, 42)
-    ] == ["zero", "thirteen", "twenty", "forty-two"]
+    english = ["zero", "thirteen", "twenty", "forty-two"]
+    assert [in_and_out.english(n) for n in (0, 13, 20, 42)] == english
     german = ["null", "eins", "siebzehn", "dreißig", "einundzwanzig", "siebenundsiebzig"]
     assert [in_and_out.german(n) for n in (0, 1, 17, 30, 21, 77)] == german
     assert len({in_and_out.german(n) for n in range(100)}) == 100
