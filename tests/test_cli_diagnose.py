@@ -418,3 +418,10 @@ def test_states_that_are_not_finite_are_told():
         shown = tinygrad("diagnose", "flow", "bad.py:example").stdout
     assert "non-finite" in shown
     assert "explain_nan" in shown
+
+
+def test_without_a_subcommand_it_says_which_there_are():
+    shown = CliRunner().invoke(main, ["diagnose"])
+    assert shown.exit_code == 0, shown.output
+    for command in ("flow", "nan", "graph", "summary", "profile"):
+        assert f"tinygrad-rnn diagnose {command}" in shown.output

@@ -34,8 +34,9 @@ PICTURES = (".png", ".svg", ".pdf")
 DRAWINGS = (".svg", ".dot")
 
 
-@click.group()
-def diagnose() -> None:
+@click.group(invoke_without_command=True)
+@click.pass_context
+def diagnose(ctx: click.Context, /) -> None:
     """Look into a network that does not train as it should.
 
     TARGET is what to look at: the folder or checkpoint of a run of 'tinygrad-rnn train'; by
@@ -52,6 +53,8 @@ def diagnose() -> None:
 
     'tinygrad-rnn diagnose COMMAND --help' explains each of them.
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 @diagnose.command()
