@@ -15,7 +15,7 @@ import contextlib
 import math
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,7 +79,7 @@ class Tanh(nn.Module):
 
 
 class GRU(nn.Module):
-    """h' = (1 - z) ⊙ h + z ⊙ tanh(W x + U (r ⊙ h) + b): reset before the product; z is the new."""
+    """h' = (1 - z) ⊙ h + z ⊙ tanh(W x + U (r ⊙ h) + b), z and r = σ(W x + U h + b)."""
 
     def __init__(self, inputs: int, units: int) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class GRU(nn.Module):
 
 
 class LSTM(nn.Module):
-    """c' = f ⊙ c + i ⊙ g, h' = o ⊙ tanh(c'); the gates see the cell too, each unit its own."""
+    """c' = f ⊙ c + i ⊙ g, h' = o ⊙ tanh(c'); each unit's gates see its cell too."""
 
     def __init__(self, inputs: int, units: int) -> None:
         super().__init__()
@@ -244,14 +244,14 @@ def study(
     seeds: int,
     epochs: int,
     batch: int = 16,
-    known: list[Run] | None = None,
-    keep: Callable[[Study], None] = lambda found: None,
+    known: Sequence[Run] = (),
+    after_each_run: Callable[[Study], None] = lambda found: None,
 ) -> Study:
     """Every cell with every learning rate, and then with its best one from other seeds.
 
-    known: runs that need not be made again. keep: gets what was found so far, after every run.
+    known: runs that need not be made again. after_each_run: gets what was found so far.
     """
-    made = {run.plan: run for run in known or []}
+    made = {run.plan: run for run in known}
     parts = {part: batches(getattr(music, part), SCORED) for part in PARTS}
     floors = {
         name: {part: loss_on(model, parts[part])._asdict() for part in PARTS}
@@ -264,7 +264,7 @@ def study(
 
     def run(plan: Plan) -> Run:
         found.runs.append(made[plan] if plan in made else train(plan, music)[1])
-        keep(found)
+        after_each_run(found)
         return found.runs[-1]
 
     for cell in CELLS:
@@ -276,8 +276,9 @@ def study(
 
 
 def some_rates(count: int, low: float, high: float) -> list[float]:
-    """Learning rates whose logarithms are uniform in [low, high)."""
-    return [math.exp(low + (high - low) * u) for u in torch.rand(count).tolist()]
+    """Learning rates drawn log-uniformly, one from each of `count` equal parts of [low, high)."""
+    places = (torch.arange(count) + torch.rand(count)) / count
+    return [math.exp(low + (high - low) * place) for place in places.tolist()]
 
 
 # Chung et al. 2014, tables 1 and 2: nats per step on the training pieces, on the test pieces.
@@ -288,16 +289,16 @@ CHUNG = {
 
 
 def table(found: Study) -> str:
-    """Nats per step of the floors and of the final runs' mean, beside the paper's."""
+    """Nats per step of the floors and of the mean final run, beside the paper's."""
     lines = [
-        f"{found.music:40}train           test                              paper",
-        f"{'mean over':40}steps  pieces  steps                   pieces  train  test",
+        f"{found.music:34}  train            test                             paper",
+        f"{'mean over':34}  steps   pieces   steps (seeds)         pieces   train    test",
     ]
     for name, scores in found.floors.items():
         train, test = scores["train"], scores["test"]
         lines.append(
-            f"{name:40}{train['steps']:5.2f}   {train['pieces']:5.2f}  {test['steps']:5.2f}"
-            f"{test['pieces']:25.2f}"
+            f"{name:34}{train['steps']:7.2f}{train['pieces']:9.2f}{test['steps']:8.2f}"
+            f"{test['pieces']:23.2f}"
         )
     for cell in CELLS:
         finals = found.finals(cell)
@@ -305,13 +306,13 @@ def table(found: Study) -> str:
             {mean: np.array([run.scores[part][mean] for run in finals]) for mean in Loss._fields}
             for part in ("train", "test")
         )
-        name = f"{cell}: {weights(cell):,} weights, rate {finals[0].plan.rate:.1e}"
+        name = f"{cell}, rate {finals[0].plan.rate:.1e}"
         seeds = f"({test['steps'].min():.2f} to {test['steps'].max():.2f})"
         paper = CHUNG.get(found.music, {}).get(cell, ())
         lines.append(
-            f"{name:40}{train['steps'].mean():5.2f}   {train['pieces'].mean():5.2f}  "
-            f"{test['steps'].mean():5.2f} {seeds:16}   {test['pieces'].mean():5.2f}"
-            + "".join(f"{nats:7.2f}" for nats in paper)
+            f"{name:34}{train['steps'].mean():7.2f}{train['pieces'].mean():9.2f}"
+            f"{test['steps'].mean():8.2f} {seeds:14}{test['pieces'].mean():8.2f}"
+            + "".join(f"{nats:8.2f}" for nats in paper)
         )
     return "\n".join(lines)
 
@@ -326,28 +327,30 @@ COLORS = {"no memory": "tab:gray", "tanh": "tab:green", "GRU": "tab:orange", "LS
 
 
 def draw(studies: list[Study]) -> Any:
-    """A column for each set of music: the final runs by epoch, and the tries by learning rate."""
-    figure, axes = panels(rows=2, columns=len(studies), width=4.5 * len(studies) + 0.5, height=2.8)
-    for (top, bottom), found in zip(np.reshape(axes, (2, -1)).T, studies, strict=True):
+    """A row for each set of music: the final runs by epoch, and the tries by learning rate."""
+    figure, axes = panels(rows=len(studies), columns=2, width=9, height=3.1)
+    for (left, right), found in zip(np.reshape(axes, (-1, 2)), studies, strict=True):
         floor = found.floors["each key, given itself a step ago"]["valid"]["steps"]
+        left.axhline(floor, color="black", linestyle="--", linewidth=1, label="each key by itself")
         for cell, color in COLORS.items():
             for number, run in enumerate(found.finals(cell)):
-                name = cell if number == 0 else None
-                top.plot(run.validation, color=color, label=name, linewidth=1.2)
+                label = cell if number == 0 else None
+                left.plot(run.validation, color=color, label=label, linewidth=1.2)
                 epochs = range(1, len(run.training) + 1)
-                top.plot(epochs, run.training, color=color, linestyle=":", linewidth=1)
-                top.plot(run.best, run.validation[run.best], "o", color=color, markersize=4)
+                left.plot(epochs, run.training, color=color, linestyle=":", linewidth=1)
+                left.plot(run.best, run.validation[run.best], "o", color=color, markersize=4)
             tries = sorted(found.tries(cell))
-            valid = [run.scores["valid"]["steps"] for run in tries]
-            bottom.semilogx(
-                [run.plan.rate for run in tries], valid, "o-", color=color, markersize=4
+            losses = [run.scores["valid"]["steps"] for run in tries]
+            right.semilogx(
+                [run.plan.rate for run in tries], losses, "o-", color=color, markersize=4
             )
-        for axis in (top, bottom):
-            axis.axhline(floor, color="black", linestyle="--", linewidth=1)
-            axis.set_ylabel("nats per step")
-        top.set(title=found.music, xlabel="epoch", ylim=(None, floor + 0.6))
-        top.legend(frameon=False, fontsize="small")
-        bottom.set(xlabel="learning rate", ylim=(None, floor + 0.6))
+        left.set(
+            title=found.music, xlabel="epoch", ylabel="nats per step", ylim=(None, floor + 0.2)
+        )
+        right.set(title="best epoch, validation", xlabel="learning rate")
+        right.tick_params(axis="x", which="minor", labelbottom=False)
+    lines, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=len(names), frameon=False)
     return figure
 
 
@@ -368,12 +371,22 @@ def draw_guesses(model: Musician, piece: np.ndarray) -> Any:
     return figure
 
 
-def as_data(run: Run) -> dict[str, Any]:
-    """A run as a record keeps it; of a try without its curves."""
-    curves = {name: [round(loss, 4) for loss in getattr(run, name)] for name in Run._fields[1:3]}
-    if run.plan.seed == 0:
-        curves = {name: [] for name in curves}
-    return {**run.plan._asdict(), **curves, "scores": run.scores}
+def write(found: Study, command: str, others: Sequence[Run] = ()) -> None:
+    """Keep a study in the record, beside those of other music; and other runs with it.
+
+    Of the tries the curves are left out.
+    """
+    runs = {run.plan: run for run in (*others, *found.runs)}
+    rows = []
+    for plan, run in runs.items():
+        training, validation = (
+            [round(loss, 4) for loss in curve] if plan.seed > 0 else []
+            for curve in (run.training, run.validation)
+        )
+        curves = {"training": training, "validation": validation}
+        rows.append({**plan._asdict(), **curves, "scores": run.scores})
+    kept = {"command": command, "floors": found.floors, "runs": rows}
+    write_record(RECORD, command, {**recorded(), found.music: kept})
 
 
 def recorded() -> dict[str, Any]:
@@ -385,8 +398,11 @@ def recorded_study(music: str) -> Study:
     """What was kept of one set of music."""
     kept = recorded().get(music, {"floors": {}, "runs": []})
     runs = [
-        Run(Plan(*(each[name] for name in Plan._fields)), *(each[name] for name in Run._fields[1:]))
-        for each in kept["runs"]
+        Run(
+            Plan(*(row[name] for name in Plan._fields)),
+            *(row[name] for name in ("training", "validation", "scores")),
+        )
+        for row in kept["runs"]
     ]
     return Study(music, kept["floors"], runs)
 
@@ -406,7 +422,10 @@ def recorded_study(music: str) -> Study:
 @click.option("--epochs", default=150, show_default=True, type=click.IntRange(min=1))
 @click.option("--batch", default=16, show_default=True, type=click.IntRange(min=1))
 @click.option(
-    "--write", is_flag=True, help="Keep every run in docs/results/, and use those kept there."
+    "--write",
+    "remember",
+    is_flag=True,
+    help="Keep every run in docs/results/, and do not make again what is kept there.",
 )
 def main(
     data: Path | None,
@@ -415,28 +434,28 @@ def main(
     seeds: int,
     epochs: int,
     batch: int,
-    write: bool,
+    remember: bool,
 ) -> Callable[[], Any]:
     """Choose learning rates, train the three cells, score them."""
     if data is None and BACH.exists():
         data = BACH
     music = chorales() if data is None else read_music(data)
     command = shlex.join(["python", *sys.argv])
+    known = recorded_study(music.name).runs if remember else []
 
-    def keep(found: Study) -> None:
+    def after_each_run(found: Study) -> None:
         run = found.runs[-1]
         print(
             f"{run.plan.cell:9} rate {run.plan.rate:.1e} seed {run.plan.seed}: "
             f"validation {run.scores['valid']['steps']:.3f} nats per step",
             flush=True,
         )
-        if write:
-            runs = [as_data(run) for run in found.runs]
-            result = {"command": command, "floors": found.floors, "runs": runs}
-            write_record(RECORD, command, {**recorded(), music.name: result})
+        if remember:
+            write(found, command, known)
 
-    known = recorded_study(music.name).runs if write else []
-    found = study(music, some_rates(draws, *rates), seeds, epochs, batch, known, keep)
+    found = study(music, some_rates(draws, *rates), seeds, epochs, batch, known, after_each_run)
+    if remember:
+        write(found, command)
     print(table(found))
     return lambda: draw([found])
 

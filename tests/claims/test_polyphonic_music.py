@@ -215,12 +215,12 @@ def test_noise_is_on_the_weights_and_goes_away():
         assert (weight.detach().numpy() == was).all()
 
 
-def test_learning_rates_are_log_uniform():
+def test_learning_rates_are_log_uniform_one_in_each_part_of_the_range():
     torch.manual_seed(0)
-    logs = np.log(music.some_rates(2000, -12, -6))
-    assert -12 <= logs.min() < -11.9
-    assert -6.1 < logs.max() <= -6
-    assert np.mean(logs) == pytest.approx(-9, abs=0.15)
+    logs = [np.log(music.some_rates(3, -12, -6)) for _ in range(300)]
+    assert (np.floor((np.array(logs) + 12) / 2) == [0, 1, 2]).all()
+    assert np.mean(logs) == pytest.approx(-9, abs=0.1)
+    assert np.std(logs) == pytest.approx(6 / math.sqrt(12), rel=0.05)
 
 
 def test_the_command_keeps_every_run_and_goes_on_where_it_was(tmp_path, monkeypatch):
@@ -236,30 +236,34 @@ def test_the_command_keeps_every_run_and_goes_on_where_it_was(tmp_path, monkeypa
     options = f"--data {data} --draws 2 --seeds 1 --epochs 2 --write --figure {figure}".split()
 
     trained = []
-    monkeypatch.setattr(
-        music, "train", lambda *given, real=music.train: _breaking(trained, real, given)
-    )
+
+    def train(plan, pieces, real=music.train):
+        trained.append(plan)
+        if len(trained) in (5, 7):
+            raise RuntimeError("interrupted")
+        return real(plan, pieces)
+
+    def kept():
+        record = json.loads((tmp_path / "polyphonic_music.json").read_text(encoding="utf-8"))
+        return len(record["results"]["small"]["runs"])
+
+    monkeypatch.setattr(music, "train", train)
     with pytest.raises(RuntimeError, match="interrupted"):
         CliRunner().invoke(music.main, options, catch_exceptions=False)
-    kept = json.loads((tmp_path / "polyphonic_music.json").read_text(encoding="utf-8"))
-    assert len(kept["results"]["small"]["runs"]) == 4
+    assert kept() == 4
+    with pytest.raises(RuntimeError, match="interrupted"):
+        CliRunner().invoke(music.main, [*options, "--batch", "1"], catch_exceptions=False)
+    assert kept() == 4 + 1
 
     shown = CliRunner().invoke(music.main, options, catch_exceptions=False)
     assert shown.exit_code == 0, shown.output
-    assert len(trained) == 12 + 1  # one was interrupted, and then made again
+    assert len(trained) == 7 + (12 - 4)
+    assert kept() == 12
     assert "each key, given itself a step ago" in shown.output
     assert figure.exists()
     found = music.recorded_study("small")
     assert [len(found.tries(cell)) for cell in music.CELLS] == [2] * 4
     assert [len(found.finals(cell)[0].training) for cell in music.CELLS] == [2] * 4
-
-
-def _breaking(trained, train, given):
-    """A training; the fifth is interrupted."""
-    trained.append(given)
-    if len(trained) == 5:
-        raise RuntimeError("interrupted")
-    return train(*given)
 
 
 @pytest.mark.parametrize(
