@@ -37,9 +37,10 @@ WORD = re.compile(r" ?\w+|\W")  # a word takes the space before it; all else is 
 
 
 def docstrings() -> str:
-    """What Python's standard library says of its functions and classes: English, and at hand."""
+    """What Python's standard library says of its functions and classes, no text twice: English."""
     found = re.findall(r':\n +r?"""(.+?)"""', python_text(), re.DOTALL)
-    return "\n\n".join(inspect.cleandoc(text) for text in found if ">>>" not in text)
+    texts = dict.fromkeys(inspect.cleandoc(text) for text in found if ">>>" not in text)
+    return "\n\n".join(texts)
 
 
 class Corpus(NamedTuple):
@@ -232,7 +233,7 @@ class Writing(NamedTuple):
     temperature: float
     real: float  # share of its words that occur in the training text
     distinct: float  # number of different words, as a share of all it wrote
-    sample: str
+    sample: str  # the beginning, with all white space as one space
 
 
 TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
@@ -253,7 +254,8 @@ def writings(
         ]  # the last is cut
         real, distinct = sum(word in known for word in words), len(set(words))
         written = max(1, len(words))
-        found.append(Writing(temperature, real / written, distinct / written, texts[0]))
+        sample = " ".join(" ".join(texts).split())[:length]
+        found.append(Writing(temperature, real / written, distinct / written, sample))
     return found
 
 
@@ -298,7 +300,7 @@ def main(
         print(f"{name:21} {score.loss:14.3f} {score.perplexity:12.1f} {score.bits:20.3f}")
     written = writings(*networks["characters"])
     for each in written:
-        print(f"\n--- temperature {each.temperature}, {each.real:.0%} of the words known")
+        print(f"\ntemperature {each.temperature}, {each.real:.0%} of the words known:")
         print(each.sample)
     if keep:
         results = {
