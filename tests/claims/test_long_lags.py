@@ -109,6 +109,17 @@ def test_an_lstm_needs_its_biases_where_no_lag_is_short():
     assert plain.end > 0.7
 
 
+def test_the_table_counts_the_seeds_that_solved_it():
+    row = {
+        "cell": "GRU",
+        "lag": 10,
+        "ends": [0.01, 0.5, 0.02, 0.03],
+        "updates": [300, 900, 500, 400],
+    }
+    *_, last = long_lags.table([row]).splitlines()
+    assert last.split() == ["GRU", "3", "(400)"]
+
+
 def test_the_program_runs(tmp_path):
     pytest.importorskip("matplotlib")
     figure = tmp_path / "lags.svg"
