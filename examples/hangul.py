@@ -166,8 +166,8 @@ def reading(training: str, held_out: str, apart: Callable[[str], str]) -> Readin
 
 
 def parts(text: str) -> tuple[str, str]:
-    """The lines of a text to learn from, and those held out: every tenth."""
-    lines = unicodedata.normalize("NFC", text).splitlines()
+    """The lines of a text to learn from, and those held out: every tenth. A line counts once."""
+    lines = list(dict.fromkeys(unicodedata.normalize("NFC", text).splitlines()))
     held_out = lines[9::10]
     del lines[9::10]
     return "\n".join(lines) + "\n", "\n".join(held_out) + "\n"

@@ -38,11 +38,11 @@ def test_what_is_no_syllable_stays_as_it_is():
     assert len(hangul.STRAY.findall(to_syllables(alone))) == 3
 
 
-def test_held_out_lines_are_every_tenth():
-    assert hangul.parts("".join(f"{k}\n" for k in range(1, 22))) == (
-        "".join(f"{k}\n" for k in range(1, 22) if k % 10),
-        "10\n20\n",
-    )
+def test_held_out_lines_are_every_tenth_and_none_that_is_learnt():
+    lines = [f"{k}\n" for k in range(1, 22)]
+    expected = ("".join(line for line in lines if int(line) % 10), "10\n20\n")
+    assert hangul.parts("".join(lines)) == expected
+    assert hangul.parts("".join(lines) + "10\n7\n" * 9) == expected
 
 
 def test_what_letters_cost_adds_up_to_what_syllables_cost():
