@@ -124,7 +124,7 @@ def batches(pieces: list[np.ndarray], size: int) -> list[Batch]:
 
 
 def nats(logits: torch.Tensor, of: Batch) -> torch.Tensor:
-    """-log p of what is played at every step, summed over the keys: (T, B), 0 after the end."""
+    """-log p of what is played at each step, summed over the keys: (T, B), 0 after the end."""
     by_key = F.binary_cross_entropy_with_logits(logits, of.played, reduction="none")
     return by_key.sum(-1) * of.real
 
@@ -149,9 +149,9 @@ def loss_on(model: Model, pieces: list[Batch]) -> Loss:
 
 
 class EachKeyByItself:
-    """p(a key sounds), given whether it sounded a step ago: counted, and half a step added to each.
+    """p(a key sounds), given whether it sounded a step ago: a Markov chain for every key.
 
-    A Markov chain for every key. With `past=False` it does not look at the step before either.
+    Counted in pieces, with half a step added to each count. Without `past` it looks at nothing.
     """
 
     def __init__(self, pieces: list[np.ndarray], past: bool = True) -> None:
