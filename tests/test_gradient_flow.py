@@ -203,10 +203,10 @@ def test_jacobians_of_a_tanh_network():
             for logs, s in ((one.steps, values), (one.products, whole)):
                 np.testing.assert_allclose(np.exp(logs.largest[t, row]), s[0], rtol=1e-9)
                 # The SVD of a matrix knows its smallest value to some eps of its largest.
-                    rounding = 32 * np.finfo(float).eps * s[0]
-                    np.testing.assert_allclose(
-                        np.exp(logs.smallest[t, row]), s[-1], rtol=1e-6, atol=rounding
-                    )
+                rounding = 32 * np.finfo(float).eps * s[0]
+                np.testing.assert_allclose(
+                    np.exp(logs.smallest[t, row]), s[-1], rtol=1e-6, atol=rounding
+                )
                 mean = np.exp(np.log(s).mean())
                 np.testing.assert_allclose(np.exp(logs.geometric_mean[t, row]), mean, rtol=1e-6)
     assert one.blocks == {}
