@@ -55,8 +55,9 @@ def _source(path: str, wanted: str | None) -> str:
 
 def _defined_by(node: ast.stmt) -> list[str]:
     """The names that a statement gives to something."""
-    if isinstance(node, ast.Assign):
-        return [target.id for target in node.targets if isinstance(target, ast.Name)]
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return [target.id for target in targets if isinstance(target, ast.Name)]
     return [getattr(node, "name", "")]
 
 
