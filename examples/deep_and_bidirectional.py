@@ -238,12 +238,13 @@ def learn_moves(parameters: int, updates: int, seeds: int) -> dict[str, dict[str
 
 
 def draw_bits(found: dict[str, dict[str, list[Score]]]) -> Any:
-    """The loss of every run, by task and design."""
+    """The loss of every run, by task and design: a dot for each seed."""
     figure, axes = panels(columns=len(found), width=10, height=2.4)
     for axis, (name, designs) in zip(axes, found.items(), strict=True):
         for row, scores in enumerate(designs.values()):
             losses = [loss for loss, _ in scores]
-            axis.plot(losses, [row] * len(losses), "o", color="tab:blue", alpha=0.5)
+            apart = np.linspace(-0.3, 0.3, len(losses) + 2)[1:-1]  # or all would lie on one
+            axis.plot(losses, row + apart, "o", color="tab:blue", alpha=0.6, markersize=4)
         axis.axvline(np.log(2), color="black", linestyle=":", label="guessing, ln 2")
         axis.set(
             title=name, xlabel="nats per answer", xlim=(-0.04, 0.8), yticks=range(len(designs))

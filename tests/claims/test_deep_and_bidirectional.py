@@ -91,6 +91,18 @@ def test_what_is_behind_and_ahead_meets_only_above_the_first_layer(design, adds)
     assert (chapter.interaction(model) < 1e-5) == adds
 
 
+def test_a_second_layer_learns_sooner_where_letters_have_to_be_looked_up_in_pairs():
+    def share_after(layers, number):
+        """Right answers in the last of 800 updates."""
+        torch.manual_seed(number)
+        task = chapter.MOVES["the pair counts, 5 states"](number)
+        return chapter.in_blocks(chapter.train(chapter.Design(layers), task, 4000, 800)[1])[-1]
+
+    one, two = (np.mean([share_after(layers, number) for number in (1, 2)]) for layers in (1, 2))
+    assert one > 0.4  # guessing: 0.2
+    assert two > one + 0.05
+
+
 def test_a_task_is_learnt_where_a_block_of_answers_is_right():
     shares = [0.5] * 100 + [1.0] * 120
     assert chapter.in_blocks(shares) == [0.5, 0.5, 1.0, 1.0]
