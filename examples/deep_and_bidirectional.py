@@ -184,14 +184,15 @@ def score(model: Tagger, task: Task, batch: int = 500) -> Score:
 def interaction(model: Tagger) -> float:
     """How far the effect of the bit ahead depends on the bit behind: |s_00 - s_01 - s_10 + s_11|.
 
-    s_pq is the score of "1" at a step in the middle of random bits, with p as the bit LAG steps
-    behind it and q as the one LAG steps ahead. 0 for any sum F(p) + G(q).
+    s_pq is the score of 1 less that of 0 at a step in the middle of random bits, with p as the bit
+    LAG steps behind it and q as the one LAG steps ahead. 0 for any sum F(p) + G(q).
     """
     middle = 2 * LAG
     xs = torch.cat([torch.randint(0, 2, (2 * middle + 1, 1, 1)).float()] * 4, 1)
     xs[middle - LAG, :, 0] = torch.tensor([0.0, 0.0, 1.0, 1.0])
     xs[middle + LAG, :, 0] = torch.tensor([0.0, 1.0, 0.0, 1.0])
-    s = model(xs)[middle, :, 1]  # (4,)
+    scores = model(xs)[middle]  # (4, 2)
+    s = scores[:, 1] - scores[:, 0]
     return abs(s[0] - s[1] - s[2] + s[3]).item()
 
 
