@@ -36,7 +36,7 @@ FORMS = (
     "{year}/{m}/{day}",
 )
 PARTS = ("year", "month", "day", "rest")
-ISO_PARTS = ["year"] * 4 + ["rest"] + ["month"] * 2 + ["rest"] + ["day"] * 2  # of 1998-03-03
+ISO_PLACES = {"year": slice(4), "month": slice(5, 7), "day": slice(8, 10)}  # in 1998-03-03
 
 
 class Written(NamedTuple):

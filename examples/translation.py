@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import click
 import dates
 import numpy as np
-from dates import BETWEEN, ISO_PARTS, PARTS
+from dates import BETWEEN, ISO_PLACES, PARTS
 from encoder_decoder import END, Translator, decode, loss_on, training, translate, vocabularies
 from experiment import panels, program, progress, write_record
 from sentence_pairs import Pair, chrf, hold_out, nearest, read_pairs
@@ -97,7 +97,7 @@ def looks(model: Translator, source: str) -> tuple[str, np.ndarray]:
 def looks_by_part(model: Translator, count: int = 200) -> np.ndarray:
     """How much of the attention lies on which part of the source: (3, 4) shares.
 
-    Row by row while the year, the month, the day are written; the columns are PARTS.
+    Row by row: while the year, the month, the day are written. The columns are PARTS.
     """
     chosen = dates.some_dates(count, held_out=True)
     written = dates.write_some(chosen)
@@ -107,8 +107,8 @@ def looks_by_part(model: Translator, count: int = 200) -> np.ndarray:
     for b, (_, parts) in enumerate(written):
         here = np.array(parts) == np.array(PARTS)[:, None]  # (4, S)
         by_step = weights[:, b, : len(parts)].numpy() @ here.T  # (T, 4)
-        for row, part in enumerate(PARTS[:3]):
-            shares[row] += by_step[np.array(ISO_PARTS) == part].mean(0) / count
+        for row, place in enumerate(ISO_PLACES.values()):
+            shares[row] += by_step[place].mean(0) / count
     return shares
 
 
@@ -122,14 +122,13 @@ def right_without(model: Translator, hidden: str, count: int = 200) -> list[floa
     for row, (_, parts) in enumerate(written):
         shown[row, : len(parts)] = np.array(parts) != hidden
     found = decode(model, s, memory._replace(mask=torch.tensor(shown)), longest=20)
-    right = [
-        [a[place] == b[place] for place in (slice(4), slice(5, 7), slice(8, 10))]
-        for a, b in (
-            (model.target.decode(each.tokens), date.isoformat())
-            for each, date in zip(found, chosen, strict=True)
+    texts = [model.target.decode(each.tokens) for each in found]
+    return [
+        float(
+            np.mean([a[place] == b.isoformat()[place] for a, b in zip(texts, chosen, strict=True)])
         )
+        for place in ISO_PLACES.values()
     ]
-    return np.mean(right, 0).tolist()
 
 
 class Beam(NamedTuple):
