@@ -51,7 +51,8 @@ def weights(layer: nn.Module) -> int:
 def times(layers: dict[str, nn.RNNBase], steps: int, batch: int, blocks: int) -> dict[str, float]:
     """Seconds per step of each layer, forward and backward: the median over all calls.
 
-    The layers take turns, block by block, so that whatever else the machine does meets all of them.
+    The layers take turns, block by block, so that whatever else the machine does meets them
+    all alike.
     """
     xs = {name: torch.randn(steps, batch, layer.input_size) for name, layer in layers.items()}
     seen: dict[str, list[float]] = {name: [] for name in layers}
@@ -144,7 +145,7 @@ class Counting:
 
 
 def counter() -> Net:
-    """An LSTM of one unit, by hand: all gates open, so that c is as many a as b are missing."""
+    """An LSTM of one unit, by hand: all gates are open, and c is how many b are missing."""
     net = Net("LSTM", nn.Identity(), inputs=1, outputs=1, size=18)
     with torch.no_grad():
         for weight in net.parameters():
@@ -196,7 +197,7 @@ class Run(NamedTuple):
 
 
 def train(task: Task, cell: str, rate: float, updates: int, seed: int) -> Run:
-    """Learn a task. The rate falls to 0 along a line; the gradient is clipped to norm 1."""
+    """Learn a task. The rate falls to 0 along a line; gradients are clipped to norm 1."""
     torch.manual_seed(seed)
     model = task.net(cell)
     optimizer = Adam(model.parameters(), lr=rate)
@@ -231,9 +232,9 @@ def measure(task: Task, cell: str, seeds: list[int], updates: int) -> dict[str, 
 
 def described(found: dict[str, Any]) -> str:
     """One line about what `measure` found."""
-    scores = "  ".join(f"{score:8.4f}" for score in found["scores"])
+    scores = " ".join(f"{score:7.4g}" for score in found["scores"])
     return (
-        f"{found['cell']:5s} {found['units']:4d} units, {found['weights']:6,d} weights, "
+        f"{found['cell']:4s} {found['units']:3d} units, {found['weights']:6,d} weights, "
         f"rate {found['rate']:5.3f}: {scores}"
     )
 
