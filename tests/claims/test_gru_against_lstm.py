@@ -90,7 +90,7 @@ def test_the_program_runs(tmp_path):
     options = f"--task counting --seeds 2 --updates 2 --figure {figure}".split()
     result = CliRunner().invoke(gru_against_lstm.main, options, catch_exceptions=False)
     assert result.exit_code == 0
-    assert "LSTM    14 units" in result.output
+    assert "LSTM  14 units,    967 weights" in result.output
     assert figure.read_text().startswith("<?xml")
 
 
