@@ -172,6 +172,7 @@ def test_containers_text_and_state():
 
 DEPRECATED = {"size_average", "reduce", "min_value", "max_value"}
 IGNORED = {"args", "kwargs"}  # what Tanh and Sigmoid accept in PyTorch without a use for it
+OWN = ("AdditiveAttention", "DotProductAttention", "GeneralAttention")  # PyTorch has none of them
 LEFT_OUT = {
     "Embedding": {"max_norm", "norm_type", "scale_grad_by_freq", "sparse", "_freeze"},
 }
@@ -183,7 +184,7 @@ LEFT_OUT = {
         name
         for name in nn.__all__
         if inspect.isclass(getattr(nn, name))
-        and name not in ("Module", "Parameter", "Sequential", "Identity")
+        and name not in ("Module", "Parameter", "Sequential", "Identity", *OWN)
         and not issubclass(getattr(torch.nn, name), (torch.nn.RNNBase, torch.nn.RNNCellBase))
         and "Module" not in name
         and "Parameter" not in name
