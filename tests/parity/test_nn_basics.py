@@ -172,7 +172,7 @@ def test_containers_text_and_state():
 
 DEPRECATED = {"size_average", "reduce", "min_value", "max_value"}
 IGNORED = {"args", "kwargs"}  # what Tanh and Sigmoid accept in PyTorch without a use for it
-OWN = ("AdditiveAttention", "DotProductAttention", "GeneralAttention")  # PyTorch has none of them
+OWN = {name for name in nn.__all__ if "Attention" in name}  # PyTorch has others
 LEFT_OUT = {
     "Embedding": {"max_norm", "norm_type", "scale_grad_by_freq", "sparse", "_freeze"},
 }
