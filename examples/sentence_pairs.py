@@ -60,8 +60,8 @@ def chrf(text: str, truth: str, longest: int = 6, beta: float = 2) -> float:
 
     >>> chrf("le chat", "le chat"), chrf("le chat", "un os")
     (1.0, 0.0)
-    >>> chrf("ab", "abc")  # P = 1, R = (2/3 + 1/2) / 2: 5 P R / (4 P + R)
-    0.6363636363636364
+    >>> round(chrf("ab", "abc"), 4)  # P = 1, R = (2/3 + 1/2) / 2: 5 P R / (4 P + R)
+    0.6364
     """
     precisions, recalls = [], []
     for n in range(1, longest + 1):

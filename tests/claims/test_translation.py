@@ -1,6 +1,7 @@
 """Chapter 12: attention learns what one vector does not, and looks where what it writes stands."""
 
 import datetime
+import doctest
 import math
 
 import dates
@@ -209,6 +210,12 @@ def test_chrf_by_hand():
         5 * precision / (4 * precision + 1)
     )
     assert sentence_pairs.chrf("", "abc") == 0
+
+
+@pytest.mark.parametrize("module", [dates, sentence_pairs])
+def test_the_examples_in_docstrings(module):
+    failed, tried = doctest.testmod(module)
+    assert (failed, tried > 0) == (0, True)
 
 
 def test_the_nearest_sentence():
