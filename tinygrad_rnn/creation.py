@@ -257,7 +257,9 @@ def drawn(
     While the step of a `scan` is being written down nothing is drawn: the scan will, for each step.
     """
     if current.trace is not None:
-        return current.trace.draw(lambda: [sample()], [(shape, dtype)], [source])[0]  # type: ignore[no-any-return]
+        where = backend.get_default_device() if device is None else backend.device(device)
+        form = (shape, dtype)
+        return current.trace.draw(lambda: [sample()], [form], [source], where)[0]  # type: ignore[no-any-return]
     return _made(sample(), None, device, requires_grad)
 
 

@@ -288,12 +288,13 @@ class Trace:
         sample: Callable[[], Sequence[Any]],
         forms: Sequence[tuple[tuple[int, ...], Any]],
         sources: Sequence[Any],
+        device: backend.device,
     ) -> list[Var]:
         """Vars for arrays that `sample()` draws anew for every step; forms: (shape, dtype) each.
 
-        sources: the generators it draws from.
+        sources: the generators it draws from. device: where the values will live.
         """
-        drawn = [Var(self, shape, np.dtype(dtype), name="drawn") for shape, dtype in forms]
+        drawn = [Var(self, shape, np.dtype(dtype), device, "drawn") for shape, dtype in forms]
         self.draws.append(Draw(sample, drawn, sources))
         self._log.append(("drawn", *((x.shape, x.dtype) for x in drawn)))
         return drawn

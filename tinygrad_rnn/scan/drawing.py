@@ -60,5 +60,5 @@ class Drawing:
             return []
         if current.trace is not None:
             sample: Callable[[], Sequence[Any]] = self._sample
-            return list(current.trace.draw(sample, self.forms, self.sources))
+            return list(current.trace.draw(sample, self.forms, self.sources, self.device))
         return [Tensor(array) for array in self()]
