@@ -1,14 +1,19 @@
-"""What the tests share: how Hypothesis draws examples, and the array libraries to test on.
+"""What the tests share: how Hypothesis draws examples, and the devices to test on.
 
 The examples are the same on every run and every machine, so a failure repeats. To look for new
 ones: `pytest --hypothesis-profile=thorough tests/test_ops.py`.
 """
 
 import importlib.util
+import sys
 
-import numpy as np
 import pytest
+import strict_double
+import strict_double.special
 from hypothesis import HealthCheck, settings
+
+from tinygrad_rnn import backend
+from tinygrad_rnn.scan.recurrence import forget
 
 settings.register_profile(
     "repeatable",
@@ -24,17 +29,42 @@ settings.register_profile(
 settings.load_profile("repeatable")
 
 
-def _array_libraries():
-    """NumPy, and CuPy where it can compute."""
-    yield pytest.param(np, id="numpy")
-    if importlib.util.find_spec("cupy"):
-        import cupy
+def _there_is_a_gpu():
+    """Whether CuPy can compute on this machine."""
+    if not importlib.util.find_spec("cupy"):
+        return False
+    import cupy
 
-        if cupy.is_available():
-            yield pytest.param(cupy, id="cupy", marks=pytest.mark.gpu)
+    return cupy.is_available()
 
 
-@pytest.fixture(scope="session", params=_array_libraries())
-def xp(request):
-    """The array library to compute with."""
-    return request.param
+no_gpu = pytest.mark.skipif(not _there_is_a_gpu(), reason="no GPU, or no CuPy")
+
+
+@pytest.fixture(
+    scope="module",
+    params=["cpu", "double", pytest.param("cuda", marks=[pytest.mark.gpu, no_gpu])],
+)
+def device(request):
+    """The default device while a module's tests run, once for each: its name is the value.
+
+    "double" is the test double of CuPy (`strict_double`) as device "cuda": what fails on it would
+    fail or stall on a GPU. A module asks with `pytestmark = pytest.mark.usefixtures("device")`.
+    """
+    patch = pytest.MonkeyPatch()
+    if request.param == "double":
+        patch.setitem(sys.modules, "cupy", strict_double)
+        patch.setitem(sys.modules, "cupyx.scipy.special", strict_double.special)
+    name = "cpu" if request.param == "cpu" else "cuda"
+    backend.set_default_device(name)
+    forget()
+    yield name
+    forget()
+    backend.set_default_device(None)
+    patch.undo()
+
+
+@pytest.fixture
+def xp(device):
+    """The array library of the device under test."""
+    return backend.library(device)

@@ -1,0 +1,15 @@
+"""The special functions of the test double: what the library uses of `cupyx.scipy.special`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from strict_double.array import array_of, wrapped
+
+_math_erf = np.frompyfunc(math.erf, 1, 1)
+
+
+def erf(x):
+    return wrapped(np.asarray(_math_erf(array_of(x)), np.result_type(x.dtype, np.float16)))
