@@ -64,7 +64,7 @@ def device(request):
     patch.undo()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def xp(device):
     """The array library of the device under test."""
     return backend.library(device)
