@@ -17,11 +17,13 @@ NAMES = [str(path.relative_to(PACKAGE)) for path in FILES]
 
 # A file imports only from lower floors, and from its own floor only what lies in the same folder.
 FLOORS = {
+    "gpu_setup.py": 0,
     "backend.py": 0,
     "printing.py": 0,
     "autodiff.py": 0,
     "ops/": 1,
     "modes.py": 2,
+    "philox.py": 2,
     "random.py": 2,
     "graph.py": 2,
     "promotion.py": 2,
@@ -49,7 +51,7 @@ FLOORS = {
 HEAVY = {"click", "cupy", "cupyx", "matplotlib", "safetensors", "scipy", "torch", "tqdm"}
 
 # The only files that name CuPy. All others ask `backend.namespace` for the library of an array.
-GPU_FILES = {"backend.py", "scan/cuda.py"}
+GPU_FILES = {"gpu_setup.py", "backend.py", "scan/cuda.py"}
 
 
 def place(name):

@@ -1,14 +1,14 @@
 """Making tensors: from data, filled, counted, and at random.
 
 Arguments and defaults are PyTorch's: floats are float32 and integers int64 unless a dtype is given;
-`device` defaults to `get_default_device()`. Random values are drawn on the host (`random.py`).
+`device` defaults to `get_default_device()`. Where random values come from is in `random.py`.
 """
 
 from __future__ import annotations
 
 import builtins
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,19 +19,22 @@ from tinygrad_rnn.modes import current
 from tinygrad_rnn.ops.operators import Operators
 from tinygrad_rnn.ops.operators.arguments import sizes_to_make
 from tinygrad_rnn.ops.primitive import describe
-from tinygrad_rnn.random import Generator
+from tinygrad_rnn.random import Draw, Generator
 from tinygrad_rnn.tensor import Tensor
 
 Device = str | backend.device | None
 
 
 def _made(array: Any, dtype: DTypeLike, device: Device, requires_grad: builtins.bool) -> Tensor:
-    where = backend.get_default_device() if device is None else device
     if not backend.is_array(array):
         given, array = array, np.asarray(array)
         if array.dtype == np.float64 and dtype is None and not isinstance(given, np.generic):
             dtype = backend.get_default_dtype()  # Python numbers have no precision of their own
-    return Tensor(array, dtype=dtype, device=where, requires_grad=requires_grad)
+    return Tensor(array, dtype=dtype, device=_device(device), requires_grad=requires_grad)
+
+
+def _device(device: Device) -> backend.device:
+    return backend.get_default_device() if device is None else backend.device(device)
 
 
 def _float(dtype: DTypeLike) -> DTypeLike:
@@ -244,23 +247,14 @@ def empty_like(
 # --- at random -----------------------------------------------------------------------------------
 
 
-def drawn(
-    sample: Callable[[], Any],
-    source: Generator,
-    shape: tuple[int, ...],
-    dtype: DTypeLike,
-    device: Device = None,
-    requires_grad: builtins.bool = False,
-) -> Tensor:
-    """A tensor of what `sample()` draws from `source`: an array of this shape and dtype.
+def drawn(draw: Draw, requires_grad: builtins.bool = False) -> Tensor:
+    """A tensor of what `draw` draws.
 
     While the step of a `scan` is being written down nothing is drawn: the scan will, for each step.
     """
     if current.trace is not None:
-        where = backend.get_default_device() if device is None else backend.device(device)
-        form = (shape, dtype)
-        return current.trace.draw(lambda: [sample()], [form], [source], where)[0]  # type: ignore[no-any-return]
-    return _made(sample(), None, device, requires_grad)
+        return current.trace.draw(draw)[0]  # type: ignore[no-any-return]
+    return _made(draw.now(), None, draw.device, requires_grad)
 
 
 def rand(
@@ -272,11 +266,9 @@ def rand(
     requires_grad: builtins.bool = False,
 ) -> Tensor:
     """Uniform in [0, 1)."""
-    shape, wanted = sizes_to_make(sizes or (size,)), _float(dtype)
-    source = generator or random.generator()
-    return drawn(
-        lambda: source.uniform(shape, dtype=wanted), source, shape, wanted, device, requires_grad
-    )
+    source, shape = generator or random.generator(), sizes_to_make(sizes or (size,))
+    draw = random.uniform_draw(source, shape, _float(dtype), _device(device))
+    return drawn(draw, requires_grad)
 
 
 def randn(
@@ -288,11 +280,9 @@ def randn(
     requires_grad: builtins.bool = False,
 ) -> Tensor:
     """Normal with mean 0 and standard deviation 1."""
-    shape, wanted = sizes_to_make(sizes or (size,)), _float(dtype)
-    source = generator or random.generator()
-    return drawn(
-        lambda: source.normal(shape, dtype=wanted), source, shape, wanted, device, requires_grad
-    )
+    source, shape = generator or random.generator(), sizes_to_make(sizes or (size,))
+    draw = random.normal_draw(source, shape, _float(dtype), _device(device))
+    return drawn(draw, requires_grad)
 
 
 def rand_like(
@@ -351,23 +341,28 @@ def normal(
     What is drawn is a constant: no gradient flows to `mean` or `std`.
     """
     mean, std = (x.detach() if isinstance(x, Tensor) else x for x in (mean, std))
-    if (std.amin() if isinstance(std, Tensor) else std) < 0:
+    if (std.amin().item() if isinstance(std, Tensor) else std) < 0:
         raise RuntimeError("normal: a standard deviation must not be negative")
     if size is None:
         if not isinstance(mean, Tensor) and not isinstance(std, Tensor):
             raise TypeError("normal: two numbers need a size")
         size = np.broadcast_shapes(*(x.shape for x in (mean, std) if isinstance(x, Tensor)))
-    return randn(size, generator=generator) * std + mean
+    like = [x.device for x in (mean, std) if isinstance(x, Tensor)]
+    return randn(size, generator=generator, device=like[0] if like else None) * std + mean
 
 
 def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
-    """1 with the chance that `input` gives at each place, else 0."""
+    """1 with the chance that `input` gives at each place, else 0.
+
+    On a GPU it waits for the chances, to look at them; in a step of `scan` they are not looked at.
+    """
     if current.trace is not None:
-        return (rand(input.shape, generator=generator, dtype=np.float32) < input).to(input.dtype)
-    chances = backend.to_numpy(input.detach().array)
-    if not ((chances >= 0) & (chances <= 1)).all():
+        return (rand_like(input, generator=generator, dtype=np.float32) < input).to(input.dtype)
+    chances = input.detach().array
+    if not ((chances >= 0) & (chances <= 1)).all().item():
         raise RuntimeError("bernoulli: the chances must lie in [0, 1]")
-    hits = (generator or random.generator()).uniform(input.shape) < chances
+    source = generator or random.generator()
+    hits = source.uniform(input.shape, device=input.device) < chances
     return _made(hits, input.dtype, input.device, False)
 
 

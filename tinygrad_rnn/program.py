@@ -11,8 +11,8 @@ Read `ops/primitive.py` first. What is done with programs is in `scan/`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from tinygrad_rnn.ops.primitive import Primitive, Tracer, describe
 from tinygrad_rnn.ops.reduction import unique
 from tinygrad_rnn.program_text import program_text
 from tinygrad_rnn.promotion import in_one_dtype, must_convert
+from tinygrad_rnn.random import Draw
 
 
 class NoValueError(RuntimeError, AttributeError):
@@ -224,17 +225,6 @@ class Equation:
         return f"<equation {self.primitive.name}>"
 
 
-class Draw(NamedTuple):
-    """Random numbers of a step: `sample()` gives an array for each of `drawn`.
-
-    sources: the generators that it draws from.
-    """
-
-    sample: Callable[[], Sequence[Any]]
-    drawn: list[Var]
-    sources: Sequence[Any]
-
-
 class Trace:
     """A program being written: what is applied to its Vars becomes its equations.
 
@@ -249,7 +239,7 @@ class Trace:
         self.depth: int = 0 if outer is None else outer.depth + 1
         self.equations: list[Equation] = []
         self.constants: dict[int, tuple[Any, Var]] = {}
-        self.draws: list[Draw] = []
+        self.draws: list[tuple[Draw, list[Var]]] = []
         self.count = 0
         self.closed = False
         self._log: list[Hashable] = []  # inputs and equations as they came
@@ -283,20 +273,11 @@ class Trace:
             found = self.constants[id(value)] = (value, self.input(value))
         return found[1]
 
-    def draw(
-        self,
-        sample: Callable[[], Sequence[Any]],
-        forms: Sequence[tuple[tuple[int, ...], Any]],
-        sources: Sequence[Any],
-        device: backend.device,
-    ) -> list[Var]:
-        """Vars for arrays that `sample()` draws anew for every step; forms: (shape, dtype) each.
-
-        sources: the generators it draws from. device: where the values will live.
-        """
-        drawn = [Var(self, shape, np.dtype(dtype), device, "drawn") for shape, dtype in forms]
-        self.draws.append(Draw(sample, drawn, sources))
-        self._log.append(("drawn", *((x.shape, x.dtype) for x in drawn)))
+    def draw(self, draw: Draw) -> list[Var]:
+        """Vars for the arrays that `draw` draws, anew at every step."""
+        drawn = [Var(self, shape, dtype, draw.device, "drawn") for shape, dtype in draw.forms]
+        self.draws.append((draw, drawn))
+        self._log.append(("drawn", *draw.forms))
         return drawn
 
     def close(self) -> tuple[list[Equation], list[tuple[Any, Var]]]:

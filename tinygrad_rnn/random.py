@@ -1,18 +1,22 @@
 """Random numbers from a seed: for initial weights, dropout, shuffling and sampling.
 
-Numbers are drawn on the host by NumPy's counter-based Philox generator, so a seed gives the same
-weights and masks on every device; its whole state is fourteen integers, which checkpoints keep.
+NumPy's counter-based Philox generator decides every number, so a seed gives the same weights and
+masks on every device; its whole state is fourteen integers, which checkpoints keep. Uniform numbers
+are drawn on the device that wants them (`philox.py`), all others on the host.
 This file knows arrays only; `creation.py` wraps them in Tensors.
 """
 
 from __future__ import annotations
 
+import math
 import secrets
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygrad_rnn.backend import Array, DTypeLike, to_numpy
+from tinygrad_rnn import backend, philox
+from tinygrad_rnn.backend import CPU, Array, DTypeLike, namespace, to_numpy
 from tinygrad_rnn.graph import user_line
 from tinygrad_rnn.modes import current
 
@@ -21,7 +25,7 @@ class Generator:
     """A stream of random numbers.
 
     `numpy` is the numpy.random.Generator behind it; use it for anything not offered here.
-    device: as in PyTorch, but without effect: numbers are drawn on the host, for every device.
+    device: as in PyTorch, but without effect: one stream serves all devices.
 
     >>> a, b = Generator(7), Generator(7)
     >>> bool((a.uniform((3,)) == b.uniform((3,))).all())
@@ -86,22 +90,25 @@ class Generator:
         self._numpy = np.random.Generator(bits)
         return self
 
-    # Draws: NumPy arrays on the host.
+    # Draws: float32 unless another dtype is given. NumPy arrays, but for `uniform` elsewhere.
 
     def uniform(
-        self, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0, dtype: DTypeLike = None
+        self,
+        shape: tuple[int, ...],
+        low: float = 0.0,
+        high: float = 1.0,
+        dtype: DTypeLike = None,
+        device: str | backend.device = CPU,
     ) -> Array:
         """Uniform in [low, high)."""
-        drawn = self.numpy.random(shape, _drawable(dtype))
-        if dtype is not None and np.dtype(dtype) == np.float16:
-            drawn = np.floor(drawn * 2**11) / 2**11  # float16 has nothing between these and 1
-        return (drawn * (high - low) + low).astype(dtype or np.float32, copy=False)
+        drawn = Numbers(self, "uniform", _drawable(dtype)).next(shape, device)
+        return _rounded(drawn, dtype or np.float32, low, high)
 
     def normal(
         self, shape: tuple[int, ...], mean: float = 0.0, std: float = 1.0, dtype: DTypeLike = None
     ) -> Array:
         """Normal with the given mean and standard deviation."""
-        drawn = self.numpy.standard_normal(shape, _drawable(dtype))
+        drawn = Numbers(self, "normal", _drawable(dtype)).next(shape, CPU)
         return (drawn * std + mean).astype(dtype or np.float32, copy=False)
 
     def integers(self, shape: tuple[int, ...], low: int, high: int) -> Array:
@@ -135,6 +142,94 @@ def _drawable(dtype: DTypeLike) -> Any:
     if dtype is not None and np.dtype(dtype).kind != "f":
         raise NotImplementedError(f"cannot draw {np.dtype(dtype)} values here; use randint")
     return np.float64 if dtype is not None and np.dtype(dtype) == np.float64 else np.float32
+
+
+def _rounded(drawn: Array, dtype: DTypeLike, low: float = 0.0, high: float = 1.0) -> Array:
+    """Uniform numbers in [0, 1), brought to a dtype and to [low, high)."""
+    if np.dtype(dtype) == np.float16:
+        drawn = namespace(drawn).floor(drawn * 2**11) / 2**11  # nothing between these and 1
+    if (low, high) != (0, 1):
+        drawn = drawn * float(high - low) + float(low)
+    return drawn.astype(dtype, copy=False)
+
+
+class Numbers(NamedTuple):
+    """The numbers of one kind that a generator gives: n of them, and then m, are the next n + m.
+
+    law: "uniform" in [0, 1), or "normal" with mean 0 and variance 1. precision: float32 or float64.
+    """
+
+    source: Generator
+    law: str
+    precision: Any
+
+    def next(self, shape: tuple[int, ...], device: str | backend.device) -> Array:
+        """As many as fit a shape, on a device; the same ones on every device."""
+        if self.law == "normal":
+            drawn = self.source.numpy.standard_normal(shape, self.precision)
+            return backend.to_device(drawn, device)
+        where = backend.device(device)
+        xp = backend.library(where)
+        if xp is np:
+            return self.source.numpy.random(shape, self.precision)
+        bits: Any = self.source.numpy.bit_generator
+        with xp.cuda.Device(where.index):
+            return philox.uniform(xp, bits, shape, self.precision)
+
+
+class Draw:
+    """A random array that is to be drawn: at once, or by a `scan` at each of its steps.
+
+    finish: the array's values, given a number for each of them, of `numbers`.
+    forms: (shape, dtype) of the array; of each, in a subclass that draws several together.
+    sources: the generators that it draws from.
+    """
+
+    def __init__(
+        self,
+        numbers: Numbers,
+        shape: tuple[int, ...],
+        dtype: DTypeLike,
+        device: backend.device,
+        finish: Callable[[Array], Array],
+    ) -> None:
+        self.numbers: Any = numbers  # None in a subclass that draws several kinds in turn
+        self.device, self._finish = device, finish
+        self.forms: list[tuple[tuple[int, ...], Any]] = [(shape, np.dtype(dtype))]
+        self.sources = [numbers.source]
+
+    def now(self) -> Array:
+        """The array, drawn."""
+        return self._finish(self.numbers.next(self.forms[0][0], self.device))
+
+    @property
+    def size(self) -> int:
+        """How many numbers it takes."""
+        return sum(math.prod(shape) for shape, _ in self.forms)
+
+    def times(self, count: int) -> list[Array]:
+        """The arrays drawn `count` times, one after the other: (count, …) each."""
+        return self.made_of(self.numbers.next((count, self.size), self.device))
+
+    def made_of(self, numbers: Array) -> list[Array]:
+        """As `times`, of given numbers (count, size)."""
+        return [self._finish(numbers.reshape(len(numbers), *self.forms[0][0]))]
+
+
+def uniform_draw(
+    source: Generator, shape: tuple[int, ...], dtype: DTypeLike, device: backend.device
+) -> Draw:
+    """Uniform numbers in [0, 1), to be drawn."""
+    numbers = Numbers(source, "uniform", _drawable(dtype))
+    return Draw(numbers, shape, dtype, device, lambda drawn: _rounded(drawn, dtype))
+
+
+def normal_draw(
+    source: Generator, shape: tuple[int, ...], dtype: DTypeLike, device: backend.device
+) -> Draw:
+    """Normal numbers with mean 0 and variance 1, to be drawn."""
+    numbers = Numbers(source, "normal", _drawable(dtype))
+    return Draw(numbers, shape, dtype, device, lambda drawn: drawn.astype(dtype, copy=False))
 
 
 _default = Generator()

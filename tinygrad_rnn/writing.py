@@ -133,7 +133,9 @@ class Writable(Operators):
 
     def copy_(self, source: Any) -> Self:
         """The values of `source`, broadcast to this shape and cast to this dtype, in place."""
-        array = source.array if isinstance(source, Writable) else np.asarray(source)
+        array = source.array if isinstance(source, Writable) else source
+        if not backend.is_array(array):
+            array = np.asarray(array)
         if np.broadcast_shapes(array.shape, self.shape) != self.shape:
             raise RuntimeError(f"copy_: {describe(array)} does not fit into {describe(self)}")
         moved = backend.to_device(array, self.device)
@@ -175,7 +177,7 @@ class Writable(Operators):
     ) -> Self:
         """Values drawn uniformly from [a, b), in place."""
         source = generator or random.generator()
-        return self.copy_(source.uniform(self.shape, a, b, self.dtype))
+        return self.copy_(source.uniform(self.shape, a, b, self.dtype, self.device))
 
     def normal_(
         self, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None
@@ -187,7 +189,7 @@ class Writable(Operators):
     def bernoulli_(self, p: float = 0.5, *, generator: Generator | None = None) -> Self:
         """1 with chance p, else 0, in place."""
         source = generator or random.generator()
-        return self.copy_(source.uniform(self.shape) < p)
+        return self.copy_(source.uniform(self.shape, device=self.device) < p)
 
     def __iadd__(self, other: Any) -> Self:
         return self + other if self._recorded_with(other) else self.add_(other)

@@ -137,11 +137,12 @@ class Step:
 
     def random_values(self) -> list[Var]:
         """What the step draws; in the program, the last of the sequences."""
-        return [x for draw in self.draws for x in draw.drawn]
+        return [x for _, drawn in self.draws for x in drawn]
 
     def drawing(self, length: int, reverse: bool) -> Drawing:
         """The random numbers of some steps."""
-        return Drawing(self.draws, length, reverse, self.sequences[0].device)
+        draws = [draw for draw, _ in self.draws]
+        return Drawing(draws, length, reverse, self.sequences[0].device)
 
     def program(self) -> Program:
         """What the step computes."""

@@ -14,6 +14,7 @@ from tinygrad_rnn import ops, random
 from tinygrad_rnn.backend import Array, namespace, to_device
 from tinygrad_rnn.creation import drawn
 from tinygrad_rnn.nn.functional.activation import result
+from tinygrad_rnn.random import Draw, Numbers
 from tinygrad_rnn.tensor import Tensor
 
 
@@ -114,20 +115,20 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """y = x · m / (1 - p), with m ~ Bernoulli(1 - p); y = x unless `training`.
 
-    The mask is drawn on the host from the default generator, which `manual_seed` sets.
-    Srivastava et al., "Dropout", 2014.
+    The mask is drawn where the input is, from the default generator, which `manual_seed` sets; the
+    same one on every device. Srivastava et al., "Dropout", 2014.
     """
     if not 0 <= p <= 1:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if not training or p == 0:
         return input
-    source = random.generator()
+    scale, dtype = 1 / (1 - p) if p < 1 else 0.0, input.dtype
 
-    def mask() -> Array:
-        kept = source.uniform(input.shape) >= p
-        return np.multiply(kept, 1 / (1 - p) if p < 1 else 0.0, dtype=input.dtype)
+    def mask(numbers: Array) -> Array:
+        return namespace(numbers).multiply(numbers >= p, scale, dtype=dtype)
 
-    factor = drawn(mask, source, input.shape, input.dtype, input.device)
+    numbers = Numbers(random.generator(), "uniform", np.float32)
+    factor = drawn(Draw(numbers, input.shape, dtype, input.device, mask))
     return result(input, input * factor, inplace)
 
 
