@@ -1,12 +1,16 @@
 """Which array library an array belongs to, and on which device it lives.
 
 The engine never names NumPy or CuPy when it computes: it asks `namespace` for the library of its
-operands and calls that. CuPy is imported the first time a CUDA device is asked for, never before.
+operands and calls that. CuPy is imported the first time a CUDA device is asked for, never before;
+if it cannot compute, `gpu_setup.py` says why. Streams are CuPy's affair: whatever stream is current
+there is computed on, and none is made or chosen here.
 This file knows arrays only; Tensors, graphs and gradients begin in `ops/` and `tensor.py`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import math
 import os
@@ -15,6 +19,8 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
+
+from tinygrad_rnn import gpu_setup
 
 #: A NumPy array or a CuPy array.
 Array: TypeAlias = Any
@@ -60,6 +66,9 @@ def is_array(value: Any) -> bool:
 class device:
     """Where an array lives: `device("cpu")`, `device("cuda")`, `device("cuda:1")`.
 
+    "cuda" without a number is the GPU that computes: the first, unless `cuda.set_device` chose
+    another. That there is such a GPU is not checked before it is used.
+
     >>> device("cuda:1").type, device("cuda:1").index
     ('cuda', 1)
     >>> device("cpu") == "cpu"
@@ -77,7 +86,9 @@ class device:
                 raise RuntimeError(
                     f"device: {name!r} is not a device; expected 'cpu', 'cuda' or 'cuda:N'"
                 )
-            number = int(suffix) if suffix else (0 if kind == "cuda" else None)
+            number = int(suffix) if suffix else None
+            if kind == "cuda" and number is None and index is None:
+                number = current_gpu()
         self.type: str = kind
         self.index: int | None = number if index is None else index
 
@@ -88,6 +99,8 @@ class device:
         return self.type if self.index is None else f"{self.type}:{self.index}"
 
     def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
         if isinstance(other, str):
             other = device(other)
         return isinstance(other, device) and (self.type, self.index) == (other.type, other.index)
@@ -105,7 +118,12 @@ def get_default_device() -> device:
     if _default_device is not None:
         return _default_device
     name = os.environ.get("TINYGRAD_RNN_DEVICE")
-    return device(name) if name else CPU
+    if not name:
+        return CPU
+    try:
+        return device(name)
+    except RuntimeError as error:
+        raise RuntimeError(f"TINYGRAD_RNN_DEVICE: {error}") from error
 
 
 def set_default_device(name: str | device | None) -> None:
@@ -122,31 +140,44 @@ def set_default_device(name: str | device | None) -> None:
 def library(where: str | device) -> Any:
     """The array library that computes on a device.
 
-    Raises RuntimeError if the device is a CUDA one and CuPy or a GPU is missing, saying which.
+    Raises RuntimeError if the device is a CUDA one and CuPy, a driver or that GPU is missing: what
+    was found, and what to do.
     """
-    return np if device(where).type == "cpu" else _cupy()
-
-
-def _cupy() -> Any:
-    install = "pip install 'tinygrad_rnn[cuda12]' (or [cuda13], after the driver's CUDA version)"
-    try:
+    wanted = device(where)
+    if wanted.type == "cpu":
+        return np
+    with contextlib.suppress(Exception):  # CuPy can fail in many ways, and not only to be imported
         cupy = importlib.import_module("cupy")
-    except Exception as error:  # CuPy's import can fail in many ways, not only ImportError
-        raise RuntimeError(
-            f"device 'cuda' needs CuPy, which could not be imported ({error}); {install}"
-        ) from error
-    if not cupy.is_available():
-        raise RuntimeError(
-            "device 'cuda' was asked for, but CuPy finds no usable GPU on this machine"
-        )
-    return cupy
+        if wanted.index < cupy.cuda.runtime.getDeviceCount():
+            return cupy
+    setup = gpu_setup.look()
+    gpus = "is one GPU, cuda:0" if setup.gpus == 1 else f"are {setup.gpus} GPUs, from cuda:0 on"
+    problem = gpu_setup.advice(setup) or f"does not exist: there {gpus}"
+    by_environment = _default_device is None and get_default_device() == wanted
+    source = " (which TINYGRAD_RNN_DEVICE asks for)" if by_environment else ""
+    raise RuntimeError(f"device '{wanted}'{source} {problem}") from setup.error
+
+
+def current_gpu() -> int:
+    """The number of the GPU that computes, which "cuda" means; 0 before CuPy was asked for."""
+    cupy: Any = sys.modules.get("cupy")
+    try:
+        return int(cupy.cuda.runtime.getDevice())
+    except Exception:  # CuPy is not there, or has no GPU
+        return 0
+
+
+@functools.cache
+def _gpu(index: int) -> device:
+    """The device of a number: one object each, so that most comparisons end at once."""
+    return device("cuda", index)
 
 
 def device_of(array: Array) -> device:
     """The device an array lives on."""
     if namespace(array) is np:
         return CPU
-    return device("cuda", array.device.id)
+    return _gpu(array.device.id)
 
 
 def to_device(array: Array, where: str | device) -> Array:
@@ -156,7 +187,7 @@ def to_device(array: Array, where: str | device) -> Array:
         return array
     if wanted.type == "cpu":
         return array.get()
-    cupy = _cupy()
+    cupy = library(wanted)
     with cupy.cuda.Device(wanted.index):
         return cupy.asarray(array)
 
@@ -165,6 +196,23 @@ def to_numpy(array: Array) -> np.ndarray[Any, Any]:
     """The array as a NumPy array on the host; shares memory if it is one already."""
     return array if type(array) is np.ndarray else array.get()
 
+
+def from_dlpack(source: Any) -> Array:
+    """The array that an object of another library exports by DLPack: the same memory.
+
+    Raises TypeError for an object that exports none, and RuntimeError for one on a device that
+    cannot be used here.
+    """
+    if not hasattr(source, "__dlpack_device__"):
+        raise TypeError(f"from_dlpack: {type(source).__name__} does not export its values (DLPack)")
+    kind, _ = source.__dlpack_device__()
+    if kind not in _DLPACK_DEVICES:
+        raise RuntimeError(f"from_dlpack: no Tensor lives on a device of DLPack's kind {int(kind)}")
+    return library(_DLPACK_DEVICES[kind]).from_dlpack(source)
+
+
+#: Devices by their numbers in DLPack's header, `DLDeviceType`.
+_DLPACK_DEVICES = {1: "cpu", 2: "cuda"}
 
 _math_erf = np.frompyfunc(math.erf, 1, 1)
 
