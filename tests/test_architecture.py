@@ -19,6 +19,7 @@ NAMES = [str(path.relative_to(PACKAGE)) for path in FILES]
 FLOORS = {
     "gpu_setup.py": 0,
     "backend.py": 0,
+    "precision.py": 0,
     "printing.py": 0,
     "autodiff.py": 0,
     "ops/": 1,

@@ -20,8 +20,9 @@ from tinygrad_rnn.scan import scan, unroll
 from tinygrad_rnn.scan.factors import gather_factors
 from tinygrad_rnn.scan.interpret import interpret
 from tinygrad_rnn.scan.partition import partition
+from tinygrad_rnn.scan.pool import pool
 from tinygrad_rnn.scan.pullback import pull_back
-from tinygrad_rnn.scan.replay import Plan, pool
+from tinygrad_rnn.scan.replay import Frame, Plan
 from tinygrad_rnn.scan.scan import trace_step
 
 WIDEST = 4
@@ -196,7 +197,7 @@ def assert_plan_is_interpret(program, length, reverse):
     held = []
     for seed in range(3):
         inputs = numbers(program, length, seed)
-        found = pool.run(plan, inputs, length, reverse)
+        found = pool.run(Frame, plan, inputs, length, reverse)
         expected = interpret(program, np, inputs, length, reverse)
         assert_same(found, expected)
         held = [(found, expected)] if seed == 0 else held

@@ -15,7 +15,7 @@ from tinygrad_rnn.autodiff import source
 from tinygrad_rnn.autograd.function import FunctionCtx
 from tinygrad_rnn.backend import is_array
 from tinygrad_rnn.graph import Node, newest_first
-from tinygrad_rnn.scan.replay import pool
+from tinygrad_rnn.scan.pool import pool
 from tinygrad_rnn.tensor import Tensor
 
 

@@ -26,8 +26,9 @@ from tinygrad_rnn.scan.drawing import Drawing
 from tinygrad_rnn.scan.factors import gather_factors
 from tinygrad_rnn.scan.interpret import interpret
 from tinygrad_rnn.scan.parts import run_part
+from tinygrad_rnn.scan.pool import pool
 from tinygrad_rnn.scan.pullback import Pullback, pull_back, reached
-from tinygrad_rnn.scan.replay import Plan, pool
+from tinygrad_rnn.scan.replay import Frame, Plan
 
 
 class Recurrence(Primitive):
@@ -58,7 +59,7 @@ class Recurrence(Primitive):
         if xp is not np:
             steps = (self.program, xp, inputs, length, reverse)
             return run_part(self.order, "loop", interpret, *steps)
-        outputs = pool.run(self._plan, inputs, length, reverse)
+        outputs = pool.run(Frame, self._plan, inputs, length, reverse)
         if drawing is None:
             return outputs
         return [np.array(x) for x in outputs]  # the next segment may have the same memory

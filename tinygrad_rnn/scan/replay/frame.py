@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygrad_rnn.program import Var, evaluate
+from tinygrad_rnn.scan import memory
+from tinygrad_rnn.scan.memory import Place, Storage
 from tinygrad_rnn.scan.parts import Call, make, run_part
-from tinygrad_rnn.scan.replay import memory
 from tinygrad_rnn.scan.replay.blas import adding
 from tinygrad_rnn.scan.replay.instructions import Instruction, add_product
-from tinygrad_rnn.scan.replay.memory import Place, Storage, allocate
+from tinygrad_rnn.scan.replay.layout import allocate
 from tinygrad_rnn.scan.replay.plan import Plan
 from tinygrad_rnn.scan.replay.totals import Totals
 
@@ -45,6 +46,7 @@ class Frame:
     """Memory and calls for runs of `length` steps in one direction."""
 
     def __init__(self, plan: Plan, length: int, reverse: bool) -> None:
+        plan.lower()
         self.plan, self.length, self.reverse = plan, length, reverse
         self.busy = False
         self.size = plan.strip_size(length)

@@ -17,8 +17,8 @@ from tinygrad_rnn.ops import reduction
 from tinygrad_rnn.ops.linear import contract, matmul
 from tinygrad_rnn.ops.primitive import Primitive
 from tinygrad_rnn.ops.shape import concatenate, stack
+from tinygrad_rnn.scan.memory import Place
 from tinygrad_rnn.scan.replay.blas import adding
-from tinygrad_rnn.scan.replay.memory import Place
 
 
 class Instruction(NamedTuple):

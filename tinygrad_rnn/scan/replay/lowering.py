@@ -22,6 +22,15 @@ from tinygrad_rnn.ops.indexing import getitem
 from tinygrad_rnn.ops.linear import matmul
 from tinygrad_rnn.ops.shape import concatenate, flip, reshape, split, transpose, unstack
 from tinygrad_rnn.program import Equation, Var
+from tinygrad_rnn.scan.memory import (
+    BEFORE,
+    CONSTANT,
+    FIXED,
+    SCRATCH,
+    STRIP,
+    Place,
+    Storage,
+)
 from tinygrad_rnn.scan.replay.halves import sigmoid_of_twice
 from tinygrad_rnn.scan.replay.instructions import (
     UFUNCS,
@@ -31,16 +40,7 @@ from tinygrad_rnn.scan.replay.instructions import (
     function_of,
     number_like,
 )
-from tinygrad_rnn.scan.replay.memory import (
-    BEFORE,
-    CONSTANT,
-    FIXED,
-    SCRATCH,
-    STRIP,
-    Place,
-    Storage,
-    allocate,
-)
+from tinygrad_rnn.scan.replay.layout import allocate
 
 _FOREVER = math.inf
 #: Fixed values in the shape of a whole step's value: (number of the constant, shape) -> memory.

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_rnn.scan.memory import Place
 from tinygrad_rnn.scan.replay.instructions import UFUNCS, Instruction
-from tinygrad_rnn.scan.replay.memory import Place
 
 REACH = 64  # how far down to look for an instruction that can be moved up
 _VALUE_BY_VALUE = set(UFUNCS.values())

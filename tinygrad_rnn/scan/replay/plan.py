@@ -16,12 +16,12 @@ from typing import NamedTuple
 from tinygrad_rnn.ops.lifting import lift
 from tinygrad_rnn.ops.shape import split
 from tinygrad_rnn.program import Equation, Program, Trace, Var
+from tinygrad_rnn.scan import memory
+from tinygrad_rnn.scan.memory import Place, Storage
 from tinygrad_rnn.scan.partition import partition, stacked_flags
-from tinygrad_rnn.scan.replay import memory
 from tinygrad_rnn.scan.replay.halves import halved
 from tinygrad_rnn.scan.replay.instructions import Instruction, copy
 from tinygrad_rnn.scan.replay.lowering import Lowering, Spread
-from tinygrad_rnn.scan.replay.memory import Place, Storage
 from tinygrad_rnn.scan.replay.merging import merged
 
 _WRITTEN = (memory.STRIP, memory.STACK)  # kinds that the parts hand values over in

@@ -1,8 +1,7 @@
-"""How is a sum over the steps computed, once all steps are there?
+"""How does NumPy's executor compute the sums over the steps?
 
-As ../partition.py says: inside a product of matrices where there is one. The gradient of a weight
-over a sequence is then one product over all its rows; over `ROWS` at a time, so that the copies in
-which features are contiguous stay small.
+As ../sums.py says, but for the products of matrices, of which most are: they are taken over `ROWS`
+rows at a time, so that the copies in which features are contiguous stay small.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from tinygrad_rnn.ops.broadcasting import sum_to
-from tinygrad_rnn.ops.lifting import total as total_at_once
 from tinygrad_rnn.ops.linear import contract
 from tinygrad_rnn.program import Var
-from tinygrad_rnn.scan.partition import Total, stacked_flags
+from tinygrad_rnn.scan.partition import Total
+from tinygrad_rnn.scan.sums import sum_of
 
 ROWS = 4096  # of a product: enough for a GEMM to be at its best
 
@@ -34,28 +33,7 @@ class Totals:
     def sums(self, values: Callable[[Var], Any]) -> list[Any]:
         """The sums; `values` gives a variable's values at all steps, (T, …), or a fixed value."""
         known = self._summed_products(values)
-        return [self._sum(total, values, known) for total in self.totals]
-
-    def _sum(self, total: Total, values: Callable[[Var], Any], known: dict[Var, Any]) -> Any:
-        x = total.value
-        if x in known:
-            return known[x]
-        if total.how == "steps":
-            return values(x).sum(axis=0)
-        if total.how == "times T":
-            return values(x) * self.length
-        equation = x.equation
-        assert equation is not None
-        operands = [
-            self._sum(total.parts[place], values, known)
-            if place in total.parts
-            else (values(y) if type(y) is Var else y)
-            for place, y in enumerate(equation.inputs)
-        ]
-        if total.how == "of operands":
-            return equation.primitive(*operands, **equation.params)
-        flags = stacked_flags(equation, self.fixed)
-        return total_at_once(equation.primitive, operands, flags, equation.params)
+        return [sum_of(total, values, self.fixed, self.length, known) for total in self.totals]
 
     def _summed_products(self, values: Callable[[Var], Any]) -> dict[Var, Any]:
         """Σ aᵀ b and Σ b over all rows, a number of steps at a time."""

@@ -3,19 +3,14 @@
 A `Storage` is memory for one value of the step, of which there may be one for each step of time; a
 `Place` is a part of a Storage, or a view of it. Values share memory where they can: the parts of a
 split are Places in what was split, an operation writes over an operand that nobody needs any more,
-and what is kept for backward is written straight into its stack.
-
-Values of two axes (batch, features) are stored with the batch innermost: features then lie in
-blocks, so a gate is contiguous, and the matrix products of small batches run up to twice as fast
-(docs/adr/0010).
+and what is kept for backward is written straight into its stack. What memory an executor gives a
+Storage is the executor's choice: see replay/ (NumPy) and cuda/.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
-
-import numpy as np
 
 #: How many values a Storage holds, and which of them belongs to a step.
 SCRATCH = "scratch"  # one, of the step that is being computed
@@ -77,10 +72,3 @@ class Place(NamedTuple):
         for view in self.views:
             array = view(array)
         return array
-
-
-def allocate(lead: tuple[int, ...], shape: tuple[int, ...], dtype: Any) -> Any:
-    """Memory for values of a shape, `lead` times: zeros, seen as (*lead, *shape)."""
-    if len(shape) == 2:
-        return np.zeros((*lead, shape[1], shape[0]), dtype).swapaxes(-1, -2)
-    return np.zeros((*lead, *shape), dtype)
