@@ -1,7 +1,8 @@
 """Elementwise operations: y[k] = f(x[k], …), operands broadcast against each other.
 
 A rule is written g * (local derivative); what broadcasting added is summed away for all of them in
-one place, `Elementwise.pull`. The third entry of a row is the scalar C text of the same function.
+one place, `Elementwise.pull`. The third entry of a row is the scalar C text of the same function,
+in which T is the type that is computed in.
 Read `primitive.py` first: a rule's parameter names say what is kept for backward.
 """
 
@@ -150,14 +151,14 @@ absolute = elementwise(
 maximum = elementwise(
     "maximum",
     lambda xp, x, y: xp.maximum(x, y),
-    "max(x, y)",
+    "(x > y || x != x) ? x : y",
     lambda g, _z, x, y: (g * (x > y) + g * (x >= y)) * 0.5,
     lambda g, _z, x, y: (g * (y > x) + g * (y >= x)) * 0.5,
 )
 minimum = elementwise(
     "minimum",
     lambda xp, x, y: xp.minimum(x, y),
-    "min(x, y)",
+    "(x < y || x != x) ? x : y",
     lambda g, _z, x, y: (g * (x < y) + g * (x <= y)) * 0.5,
     lambda g, _z, x, y: (g * (y < x) + g * (y <= x)) * 0.5,
 )
@@ -173,7 +174,7 @@ where: Elementwise = elementwise(
 clip = elementwise(
     "clip",
     lambda xp, x, *, low, high: xp.clip(x, low, high),
-    "min(max(x, low), high)",
+    "x < low ? low : (x > high ? high : x)",
     lambda g, _y, x, *, low, high: g * _inside(x, low, high),
 )
 
@@ -225,23 +226,26 @@ def _sigmoid(xp: Any, x: Any) -> Any:
 
 
 sigmoid = elementwise(
-    "sigmoid", _sigmoid, "0.5 * tanh(0.5 * x) + 0.5", lambda g, y, _x: g * (y * (1 - y))
+    "sigmoid", _sigmoid, "(T)0.5 * tanh((T)0.5 * x) + (T)0.5", lambda g, y, _x: g * (y * (1 - y))
 )
 # log(1 + eˣ) = max(x, 0) + log(1 + e^-|x|), where nothing overflows.
 softplus = elementwise(
     "softplus",
     lambda xp, x: xp.log1p(xp.exp(-xp.absolute(x))) + xp.maximum(x, 0),
-    "fmax(x, 0) + log1p(exp(-fabs(x)))",
+    "fmax(x, (T)0) + log1p(exp(-fabs(x)))",
     lambda g, _y, x: g * sigmoid(x),
 )
 relu = elementwise(
-    "relu", lambda xp, x: xp.maximum(x, 0), "max(x, 0)", lambda g, _y, x: g * (x > 0)
+    "relu",
+    lambda xp, x: xp.maximum(x, 0),
+    "(x > 0 || x != x) ? x : (T)0",
+    lambda g, _y, x: g * (x > 0),
 )
 
 # --- piecewise constant: the derivative is 0 wherever it exists ---------------------------------
 
 sign: Elementwise = elementwise(
-    "sign", lambda xp, x: xp.sign(x), "(x > 0) - (x < 0)", lambda g, _y, _x: g * 0
+    "sign", lambda xp, x: xp.sign(x), "x != x ? x : (T)((x > 0) - (x < 0))", lambda g, _y, _x: g * 0
 )
 floor = elementwise("floor", lambda xp, x: xp.floor(x), "floor(x)", lambda g, _y, _x: g * 0)
 ceil = elementwise("ceil", lambda xp, x: xp.ceil(x), "ceil(x)", lambda g, _y, _x: g * 0)
@@ -250,7 +254,8 @@ round = elementwise("round", lambda xp, x: xp.rint(x), "rint(x)", lambda g, _y, 
 floor_divide = elementwise(
     "floor_divide",
     silent(lambda xp, x, y: xp.floor_divide(x, y)),
-    "floor(x / y)",
+    "y == 0 ? x / y : rint((x - (fmod(x, y) != 0 && (fmod(x, y) < 0) != (y < 0)"
+    " ? fmod(x, y) + y : fmod(x, y))) / y)",
     lambda g, _z, _x, _y: g * 0,
     lambda g, _z, _x, _y: g * 0,
 )
@@ -258,7 +263,7 @@ floor_divide = elementwise(
 remainder = elementwise(
     "remainder",
     silent(lambda xp, x, y: xp.remainder(x, y)),
-    "x - y * floor(x / y)",
+    "(fmod(x, y) != 0 && (fmod(x, y) < 0) != (y < 0)) ? fmod(x, y) + y : fmod(x, y)",
     lambda g, _z, _x, _y: g,
     lambda g, _z, x, y: g * -floor(x / y),
 )
@@ -270,10 +275,13 @@ cast: Elementwise = Elementwise(
     "cast",
     lambda xp, x, *, dtype, source: x.astype(dtype),
     lambda g, _y, _x, *, dtype, source: cast(g, dtype=source, source=dtype),
+    cuda="x",
     one_dtype=False,
 )
 #: y = x as integers (towards zero) or truth values: no derivative.
-discretize = Elementwise("discretize", lambda xp, x, *, dtype: x.astype(dtype), one_dtype=False)
+discretize = Elementwise(
+    "discretize", lambda xp, x, *, dtype: x.astype(dtype), cuda="x", one_dtype=False
+)
 #: y = x on another device. `source` is x's own, to which the cotangent goes back.
 transfer: Elementwise = Elementwise(
     "transfer",
@@ -294,10 +302,10 @@ greater_equal = elementwise("greater_equal", lambda xp, x, y: xp.greater_equal(x
 bitwise_and = elementwise("bitwise_and", lambda xp, x, y: xp.bitwise_and(x, y), "x & y")
 bitwise_or = elementwise("bitwise_or", lambda xp, x, y: xp.bitwise_or(x, y), "x | y")
 bitwise_xor = elementwise("bitwise_xor", lambda xp, x, y: xp.bitwise_xor(x, y), "x ^ y")
-bitwise_not = elementwise("bitwise_not", lambda xp, x: xp.invert(x), "~x")
+bitwise_not = elementwise("bitwise_not", lambda xp, x: xp.invert(x), "x ^ (T)-1")
 logical_and = elementwise("logical_and", lambda xp, x, y: xp.logical_and(x, y), "x && y")
 logical_or = elementwise("logical_or", lambda xp, x, y: xp.logical_or(x, y), "x || y")
 logical_not = elementwise("logical_not", lambda xp, x: xp.logical_not(x), "!x")
-isnan = elementwise("isnan", lambda xp, x: xp.isnan(x), "isnan(x)")
+isnan = elementwise("isnan", lambda xp, x: xp.isnan(x), "x != x")
 isinf = elementwise("isinf", lambda xp, x: xp.isinf(x), "isinf(x)")
 isfinite = elementwise("isfinite", lambda xp, x: xp.isfinite(x), "isfinite(x)")

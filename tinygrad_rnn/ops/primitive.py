@@ -42,7 +42,8 @@ class Primitive:
         output y and the operands, and gives the cotangent of its operand. An operation with
         several outputs gets tuples for g (with None for an unused output) and y.
     joint_rule: instead of rules, for a varying number of operands: gives all the cotangents.
-    cuda: the scalar C expression of an elementwise operation, in the names of its operands.
+    cuda: the scalar C expression of an elementwise operation, in the names of its operands; T is
+        the type that it is computed in.
     one_dtype: whether floating operands of different dtypes are brought to one before computing;
         not for an operation that changes the dtype on purpose.
 
