@@ -13,12 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from tinygrad_rnn import backend, printing
 from tinygrad_rnn.autodiff import Edge, source
 from tinygrad_rnn.backend import Array, DTypeLike, namespace
 from tinygrad_rnn.graph import Hooks, Node, RemovableHandle, pull_back
 from tinygrad_rnn.modes import current, set_grad_enabled
+from tinygrad_rnn.ops.devices import check_devices
 from tinygrad_rnn.ops.operators.arguments import sizes_of, sizes_to_make
 from tinygrad_rnn.ops.primitive import Primitive, Tracer, describe
 from tinygrad_rnn.promotion import in_one_dtype, literal, must_convert
@@ -87,7 +89,7 @@ class Tensor(Writable):
                 arrays.append(operand if type(operand) is float else literal(operand))
                 edges.append(None)
             bit += bit
-        xp = np if type(self.array) is np.ndarray else namespace(self.array)
+        xp = np if type(self.array) is ndarray else namespace(self.array)
         watches = current.watches
         if watches:
             for watch in watches:
@@ -95,8 +97,14 @@ class Tensor(Writable):
         try:
             result = primitive.evaluate(xp, *arrays, **params)
         except (ValueError, TypeError, IndexError, RuntimeError) as error:
+            check_devices(primitive, arrays, [])
             raise primitive.explain(error, arrays) from error
-        outputs = result if type(result) is list else [result]
+        if type(result) is ndarray:
+            outputs = [result]
+        else:
+            outputs = result if type(result) is list else [result]
+            if xp is not np or len(arrays) > 1:
+                check_devices(primitive, arrays, outputs)
         if not (one_dtype and outputs and outputs[0].dtype is dtype) and must_convert(
             primitive, outputs, arrays, edges
         ):
@@ -399,7 +407,7 @@ class Tensor(Writable):
 def wrap(array: Any, edge: Edge | None) -> Tensor:
     """A Tensor around an operation's result (an array, or a NumPy scalar from a reduction)."""
     made = object.__new__(Tensor)
-    made.array = array if type(array) is np.ndarray else _as_array(array)
+    made.array = array if type(array) is ndarray else _as_array(array)
     made.grad = made.hooks = None
     made._edge = edge
     made.requires_grad = edge is not None
