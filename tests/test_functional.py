@@ -147,6 +147,15 @@ def test_layer_norm_gives_mean_0_and_variance_1():
     np.testing.assert_allclose(y.var(-1), 1, rtol=1e-6)
 
 
+def test_layer_norm_of_equal_values_has_a_gradient_in_float16():
+    """By hand: where the variance is 0, dx = (g - mean(g)) / √eps."""
+    x = torch.zeros(4, dtype=torch.float16, requires_grad=True)
+    F.layer_norm(x, (4,)).backward(torch.tensor([0.0, 1.0, 2.0, 4.0], dtype=torch.float16))
+    expected = np.array([-1.75, -0.75, 0.25, 2.25]) / np.sqrt(1e-5)
+    np.testing.assert_allclose(x.grad.numpy(), expected, rtol=1e-3)
+    assert x.grad.dtype == np.float16
+
+
 def test_embedding_gives_the_padding_row_no_gradient():
     w = _draw(4, 2)
     index = Tensor(np.array([3, 1, 3, 0]))

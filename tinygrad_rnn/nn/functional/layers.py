@@ -159,9 +159,10 @@ def layer_norm(
                 f"got {factor.shape}"
             )
     axes = tuple(range(-len(shape), 0))
-    centred = input - input.mean(axes, keepdim=True)
+    x = input.float() if input.dtype == np.float16 else input  # 1 / eps is too large for it
+    centred = x - x.mean(axes, keepdim=True)
     variance = centred.square().mean(axes, keepdim=True)
-    y = centred * (variance + eps).rsqrt()
+    y = (centred * (variance + eps).rsqrt()).to(dtype=input.dtype)
     if weight is not None:
         y = y * weight
     return y if bias is None else y + bias
