@@ -4,15 +4,17 @@ Only for tests that run on several devices (the fixture `device` in `conftest.py
 makes its tensors with `tinygrad_rnn.tensor`, `randn` and so on needs `host` only.
 """
 
-import numpy as np
-
 from tinygrad_rnn.backend import get_default_device, is_array, to_device, to_numpy
 from tinygrad_rnn.tensor import Tensor
 
 
 def on_device(value):
-    """A NumPy array (or what makes one) as an array of the device under test."""
-    return to_device(np.asarray(value), get_default_device())
+    """A NumPy array on the device under test; of a list, tuple or dict, each part."""
+    if isinstance(value, list | tuple):
+        return type(value)([on_device(part) for part in value])
+    if isinstance(value, dict):
+        return {name: on_device(part) for name, part in value.items()}
+    return to_device(value, get_default_device()) if is_array(value) else value
 
 
 def host(value):

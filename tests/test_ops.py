@@ -2,7 +2,8 @@
 
 CASES has one row per primitive of `tinygrad_rnn.ops`. A row says how to draw a call (shapes and
 indices by Hypothesis, values from the operation's domain, away from its kinks) and what NumPy
-computes in its place. A primitive without a row fails the first test.
+computes in its place. A primitive without a row fails the first test. Calls are drawn on the host,
+and put on the device under test.
 """
 
 import inspect
@@ -14,14 +15,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from arrays import host, on_device
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tinygrad_rnn import ops
 from tinygrad_rnn.autograd import check_grads
-from tinygrad_rnn.backend import device, to_numpy
+from tinygrad_rnn.backend import get_default_device, library
 from tinygrad_rnn.tensor import Tensor, grad
+
+pytestmark = pytest.mark.usefixtures("device")
 
 PRIMITIVES = {name: p for name, p in vars(ops).items() if isinstance(p, ops.Primitive)}
 
@@ -454,7 +458,7 @@ def counted(x):
     return [np.array(values, float), places.reshape(x.shape), counts]
 
 
-CPU = {"device": device("cpu"), "source": device("cpu")}
+HERE = {"device": st.builds(get_default_device), "source": st.builds(get_default_device)}
 FLOAT64 = {"dtype": np.dtype(float), "source": np.dtype(float)}
 
 CASES = {
@@ -496,7 +500,7 @@ CASES = {
         elementwise_calls(between_integers, dtype=st.sampled_from([np.int64, np.int8, np.bool_])),
         lambda x, dtype: x.astype(dtype),
     ),
-    "transfer": Case(elementwise_calls(real, **CPU), lambda x, **_: x),
+    "transfer": Case(elementwise_calls(real, **HERE), lambda x, **_: x),
     "copy": Case(elementwise_calls(real), lambda x: x),
     "detach": Case(elementwise_calls(real), lambda x: x),
     # comparisons and truth values
@@ -619,8 +623,15 @@ def as_list(result):
     return list(result) if isinstance(result, list | tuple) else [result]
 
 
-def on(xp, operands):
-    return [xp.asarray(x) for x in operands]
+def drawn(data, name):
+    """Operands and parameters of a call, on the host."""
+    operands, params = data.draw(CASES[name].calls)
+    return [np.asarray(x) for x in operands], params
+
+
+def placed(data, name):
+    """The same on the device under test."""
+    return on_device(drawn(data, name))
 
 
 def variables(operands):
@@ -629,7 +640,11 @@ def variables(operands):
 
 
 def cotangent(y):
-    return np.cos(np.arange(math.prod(y.shape))).reshape(y.shape)
+    return on_device(np.cos(np.arange(math.prod(y.shape))).reshape(y.shape))
+
+
+def ones(shape, dtype=np.float64):
+    return Tensor(on_device(np.ones(shape, dtype)))
 
 
 # --- all primitives ------------------------------------------------------------------------------
@@ -637,39 +652,41 @@ def cotangent(y):
 
 @pytest.mark.parametrize("name", PRIMITIVES)
 @given(data=st.data())
-def test_values(xp, name, data):
+def test_values(name, data):
     """Arrays make arrays, Tensors make Tensors, of the values that NumPy computes."""
-    operands, params = data.draw(CASES[name].calls)
-    expected = as_list(CASES[name].expected(*operands, **params))
-    on_arrays = as_list(PRIMITIVES[name](*on(xp, operands), **params))
-    on_tensors = as_list(PRIMITIVES[name](*map(Tensor, on(xp, operands)), **params))
+    xp = library(get_default_device())
+    call = drawn(data, name)
+    expected = as_list(CASES[name].expected(*call[0], **call[1]))
+    operands, params = on_device(call)
+    on_arrays = as_list(PRIMITIVES[name](*operands, **params))
+    on_tensors = as_list(PRIMITIVES[name](*map(Tensor, operands), **params))
     assert len(on_arrays) == len(on_tensors) == len(expected)
     for array, tensor, wanted in zip(on_arrays, on_tensors, expected, strict=True):
-        assert isinstance(array, xp.ndarray | np.generic)
+        assert isinstance(array, (xp.ndarray, np.generic) if xp is np else xp.ndarray)
         assert type(tensor) is Tensor
         assert type(tensor.array) is xp.ndarray
         assert not tensor.requires_grad
         assert tensor.shape == np.shape(wanted)
-        np.testing.assert_allclose(to_numpy(tensor.array), wanted, rtol=1e-12, atol=1e-13)
-        np.testing.assert_array_equal(to_numpy(tensor.array), to_numpy(xp.asarray(array)))
+        np.testing.assert_allclose(host(tensor), wanted, rtol=1e-12, atol=1e-13)
+        np.testing.assert_array_equal(host(tensor), host(array))
 
 
 @pytest.mark.parametrize("name", PRIMITIVES)
 @given(data=st.data())
 def test_operands_are_not_changed(name, data):
-    operands, params = data.draw(CASES[name].calls)
+    operands, params = placed(data, name)
     before = [x.copy() for x in operands]
     for y in as_list(PRIMITIVES[name](*variables(operands), **params)):
         if y.requires_grad:
             y.sum().backward(retain_graph=True)
-    for x, earlier in zip(operands, before, strict=True):
+    for x, earlier in zip(host(operands), host(before), strict=True):
         np.testing.assert_array_equal(x, earlier)
 
 
 @pytest.mark.parametrize("name", sorted(set(PRIMITIVES) - set(DIFFERENTIABLE)))
 @given(data=st.data())
 def test_results_without_derivative_require_none(name, data):
-    operands, params = data.draw(CASES[name].calls)
+    operands, params = placed(data, name)
     for y in as_list(PRIMITIVES[name](*variables(operands), **params)):
         assert not y.requires_grad
         assert y.is_leaf
@@ -683,7 +700,7 @@ def test_results_without_derivative_require_none(name, data):
 @given(data=st.data())
 def test_gradients_to_second_order(name, data):
     """The rules against finite differences, and the rules of the rules too."""
-    operands, params = data.draw(CASES[name].calls)
+    operands, params = placed(data, name)
     check_grads(lambda *xs: PRIMITIVES[name](*xs, **params), list(map(Tensor, operands)), order=2)
 
 
@@ -691,19 +708,19 @@ def test_gradients_to_second_order(name, data):
 @pytest.mark.parametrize("name", sorted(set(DIFFERENTIABLE) - {"cast"}))
 @settings(max_examples=8)
 @given(data=st.data())
-def test_dtype_is_preserved(xp, name, dtype, data):
+def test_dtype_is_preserved(name, dtype, data):
     """Floats of one dtype give values, gradients and second gradients of that dtype."""
-    operands, params = data.draw(CASES[name].calls)
-    operands = [x.astype(dtype) if x.dtype.kind == "f" else x for x in on(xp, operands)]
+    operands, params = placed(data, name)
+    operands = [x.astype(dtype) if x.dtype.kind == "f" else x for x in operands]
     xs = variables(operands)
     floats = [x for x in xs if x.requires_grad]
     ys = as_list(PRIMITIVES[name](*xs, **params))
     assert {y.dtype for y in ys} == {np.dtype(dtype)}
-    gs = grad(ys, floats, [Tensor(xp.ones(y.shape, dtype)) for y in ys], create_graph=True)
+    gs = grad(ys, floats, [ones(y.shape, dtype) for y in ys], create_graph=True)
     assert [(g.shape, g.dtype) for g in gs] == [(x.shape, np.dtype(dtype)) for x in floats]
     again = [g for g in gs if g.requires_grad]
-    ones = [Tensor(xp.ones(g.shape, dtype)) for g in again]
-    for g in grad(again, floats, ones, materialize_grads=True):
+    gs = [ones(g.shape, dtype) for g in again]
+    for g in grad(again, floats, gs, materialize_grads=True):
         assert g.dtype == dtype
 
 
@@ -711,7 +728,7 @@ def test_dtype_is_preserved(xp, name, dtype, data):
 @given(data=st.data())
 def test_first_order_on_arrays_is_the_recorded_one(name, data):
     """The rules compute the same on raw arrays (plain backward) and on Tensors (create_graph)."""
-    operands, params = data.draw(CASES[name].calls)
+    operands, params = placed(data, name)
     xs = variables(operands)
     floats = [x for x in xs if x.requires_grad]
     ys = as_list(PRIMITIVES[name](*xs, **params))
@@ -719,7 +736,7 @@ def test_first_order_on_arrays_is_the_recorded_one(name, data):
     recorded = grad(ys, floats, gs, create_graph=True)
     computed = grad(ys, floats, gs)
     for a, b in zip(recorded, computed, strict=True):
-        np.testing.assert_array_equal(a.array, b.array)
+        np.testing.assert_array_equal(host(a), host(b))
 
 
 # --- what a graph keeps --------------------------------------------------------------------------
@@ -738,7 +755,7 @@ def values_read(rule, operands):
 def test_a_node_keeps_what_the_asked_rules_read(name, data):
     """The values that they name; of the others the shape. Whoever needs a gradient."""
     primitive = PRIMITIVES[name]
-    operands, params = data.draw(CASES[name].calls)
+    operands, params = placed(data, name)
     floating = [k for k, x in enumerate(operands) if x.dtype.kind == "f"]
     for count in range(1, len(floating) + 1):
         for chosen in itertools.combinations(floating, count):
@@ -770,7 +787,7 @@ def test_a_rule_reads_the_values_it_names(name):
 
     @given(data=st.data())
     def look(data):
-        operands, params = data.draw(CASES[name].calls)
+        operands, params = placed(data, name)
         outputs = as_list(primitive(*operands, **params))
         gs = [cotangent(y) for y in outputs]
         g, y = (gs, outputs) if len(outputs) > 1 else (gs[0], outputs[0])
@@ -789,14 +806,14 @@ def test_a_rule_reads_the_values_it_names(name):
 
 def another(value):
     """Not a number in place of each number, the opposite of each truth, row 0 for each index."""
-    value = np.asarray(value)
+    value = np.asarray(host(value))
     if value.dtype.kind == "f":
-        return np.full_like(value, np.nan)
-    return ~value if value.dtype.kind == "b" else np.zeros_like(value)
+        return on_device(np.full_like(value, np.nan))
+    return on_device(np.asarray(~value) if value.dtype.kind == "b" else np.zeros_like(value))
 
 
 def changed(before, after):
-    pairs = zip(as_list(before), as_list(after), strict=True)
+    pairs = zip(host(as_list(before)), host(as_list(after)), strict=True)
     return any(not np.array_equal(a, b) for a, b in pairs)
 
 
@@ -805,10 +822,10 @@ def changed(before, after):
 @given(data=st.data())
 def test_a_double_backward_needs_no_more_than_is_kept(name, data):
     """The operands' own Tensors may be gone, and their arrays overwritten unless they are kept."""
-    operands, params = data.draw(CASES[name].calls)
+    operands, params = placed(data, name)
     xs = variables([x.copy() for x in operands])
     ys = as_list(PRIMITIVES[name](*xs, **params))
-    cotangents = [Tensor(np.ones(y.shape), requires_grad=True) for y in ys]
+    cotangents = [ones(y.shape).requires_grad_() for y in ys]
     floats = [x for x in xs if x.requires_grad]
     expected = [g.array.copy() for g in grad(ys, floats, cotangents, retain_graph=True)]
     for x, kept in zip(xs, ys[0].grad_fn.inputs, strict=True):
@@ -816,19 +833,22 @@ def test_a_double_backward_needs_no_more_than_is_kept(name, data):
             x.array[...] = 0
     gs = grad(ys, floats, cotangents, create_graph=True)
     for g, wanted in zip(gs, expected, strict=True):
-        np.testing.assert_array_equal(g.array, wanted)
+        np.testing.assert_array_equal(host(g), host(wanted))
     again = [g for g in gs if g.requires_grad]
-    grad(again, cotangents, [Tensor(np.ones(g.shape)) for g in again], materialize_grads=True)
+    grad(again, cotangents, [ones(g.shape) for g in again], materialize_grads=True)
 
 
 # --- by hand -------------------------------------------------------------------------------------
 
 
+def variable(values):
+    return Tensor(on_device(np.array(values, float)), requires_grad=True)
+
+
 def gradients(function, *values, cotangent=None):
-    xs = [Tensor(np.array(value, float), requires_grad=True) for value in values]
+    xs = [variable(value) for value in values]
     y = function(*xs)
-    g = None if cotangent is None else Tensor(np.array(cotangent, float))
-    y.backward(g if g is not None else Tensor(np.ones(y.shape)))
+    y.backward(ones(y.shape) if cotangent is None else variable(cotangent).detach())
     return [x.grad.tolist() for x in xs]
 
 
@@ -852,7 +872,7 @@ def test_kinks_have_the_derivative_that_pytorch_chose():
 
 
 def test_an_infinite_cotangent_does_not_reach_the_branch_not_taken():
-    mask = np.array([True, False])
+    mask = on_device(np.array([True, False]))
     x, y = gradients(
         lambda x, y: ops.where(mask, x, y), [1.0, 1], [2.0, 2], cotangent=[np.inf, np.nan]
     )
@@ -864,8 +884,8 @@ def test_powers_of_zero():
     base, exponent = gradients(ops.power, [0.0, 0, 0, 2], [0.0, 1, 2, 0])
     assert base == [0, 1, 0, 0]
     assert exponent == pytest.approx([0, 0, 0, math.log(2)])
-    assert ops.power(np.zeros(1), np.zeros(1)) == 1
-    check_grads(lambda x, y: x**y, [Tensor(np.array([2.0, 0.5])), Tensor(np.zeros(2))])
+    assert host(ops.power(*on_device([np.zeros(1), np.zeros(1)]))) == 1
+    check_grads(lambda x, y: x**y, [variable([2.0, 0.5]), variable([0, 0])])
 
 
 def test_powers_of_negative_numbers():
@@ -877,34 +897,34 @@ def test_powers_of_negative_numbers():
 
 def test_repeated_positions_add_up():
     assert gradients(lambda x: ops.getitem(x, index=[0, 0, 2]), [1.0, 2, 3]) == [[2, 0, 1]]
-    indices = np.array([[1, 1], [-1, 0]])
+    indices = on_device(np.array([[1, 1], [-1, 0]]))
     assert gradients(lambda x: ops.take(x, indices), np.zeros((3, 1))) == [[[1], [2], [1]]]
-    index = np.array([[0, 0, 1]])
+    index = on_device(np.array([[0, 0, 1]]))
     assert gradients(lambda x: ops.gather(x, index, axis=-1), [[1.0, 2]]) == [[[2, 1]]]
 
 
 def test_an_unused_part_gets_zeros():
-    x = Tensor(np.arange(6.0), requires_grad=True)
+    x = variable(np.arange(6.0))
     first, _, last = ops.split(x, sizes=(1, 3, 2), axis=-1)
     (first * 2).sum().backward(retain_graph=True)
     assert x.grad.tolist() == [2, 0, 0, 0, 0, 0]
     last.sum().backward()
     assert x.grad.tolist() == [2, 0, 0, 0, 1, 1]
-    rows = ops.unstack(Tensor(np.ones((3, 2)), requires_grad=True), axis=-2)
+    rows = ops.unstack(variable(np.ones((3, 2))), axis=-2)
     assert grad(rows[1].sum(), rows[1])[0].tolist() == [1, 1]
 
 
 def test_one_part_and_no_part():
-    x = Tensor(np.ones((1, 2)), requires_grad=True)
+    x = variable(np.ones((1, 2)))
     (only,) = ops.unstack(x, axis=-2)
     (whole,) = ops.split(only, sizes=(2,), axis=-1)
     whole.sum().backward()
     assert x.grad.tolist() == [[1, 1]]
-    assert ops.unstack(Tensor(np.ones((0, 2)), requires_grad=True), axis=-2) == []
+    assert ops.unstack(variable(np.ones((0, 2))), axis=-2) == []
 
 
 def test_cast_brings_the_cotangent_back_to_its_source():
-    x = Tensor(np.ones(3, np.float32), requires_grad=True)
+    x = ones(3, np.float32).requires_grad_()
     y = ops.cast(x, dtype=np.dtype(np.float64), source=x.dtype)
     assert y.dtype == np.float64
     (g,) = grad(y.sum(), x, create_graph=True)
@@ -914,21 +934,21 @@ def test_cast_brings_the_cotangent_back_to_its_source():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_large_arguments_overflow_nowhere(dtype):
     """Warnings are errors in these tests: nothing overflows on the way."""
-    x = np.array([-1e4, -100, 0, 100, 1e4, np.inf, -np.inf], dtype)
-    np.testing.assert_array_equal(ops.sigmoid(x), [0, 0, 0.5, 1, 1, 1, 0])
+    x = on_device(np.array([-1e4, -100, 0, 100, 1e4, np.inf, -np.inf], dtype))
+    np.testing.assert_array_equal(host(ops.sigmoid(x)), [0, 0, 0.5, 1, 1, 1, 0])
     np.testing.assert_allclose(
-        ops.softplus(x), [0, 0, math.log(2), 100, 1e4, np.inf, 0], rtol=1e-6, atol=1e-40
+        host(ops.softplus(x)), [0, 0, math.log(2), 100, 1e4, np.inf, 0], rtol=1e-6, atol=1e-40
     )
-    np.testing.assert_array_equal(ops.tanh(x), [-1, -1, 0, 1, 1, 1, -1])
+    np.testing.assert_array_equal(host(ops.tanh(x)), [-1, -1, 0, 1, 1, 1, -1])
     rows = np.array(
         [[1e4, 1e4], [-1e4, -1e4], [-np.inf, 3], [-np.inf, -np.inf], [np.inf, 0]], dtype
     )
     wanted = [1e4 + math.log(2), -1e4 + math.log(2), 3, -np.inf, np.inf]
-    found = ops.logsumexp(rows, axes=(-1,), keepdims=False)
+    found = host(ops.logsumexp(on_device(rows), axes=(-1,), keepdims=False))
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
     assert found.dtype == dtype
     for function in (ops.sigmoid, ops.softplus, ops.tanh):
-        assert np.isnan(function(np.array([np.nan], dtype))).all()
+        assert np.isnan(host(function(on_device(np.array([np.nan], dtype))))).all()
 
 
 def test_a_row_without_probability_has_no_gradient():
@@ -940,27 +960,28 @@ def test_a_row_without_probability_has_no_gradient():
 
 def test_reductions_of_no_values():
     none = {"axes": (-1,), "keepdims": False}
-    x = np.ones((2, 0))
+    x = on_device(np.ones((2, 0)))
     assert ops.sum(x, **none).tolist() == [0, 0]
-    assert np.isnan(ops.mean(x, **none)).all()
+    assert np.isnan(host(ops.mean(x, **none))).all()
     assert ops.logsumexp(x, **none).tolist() == [-np.inf, -np.inf]
-    assert gradients(lambda x: ops.sum(x, **none), x) == [[[], []]]
-    assert gradients(lambda x: ops.logsumexp(x, **none), x) == [[[], []]]
+    assert gradients(lambda x: ops.sum(x, **none), host(x)) == [[[], []]]
+    assert gradients(lambda x: ops.logsumexp(x, **none), host(x)) == [[[], []]]
 
 
 def test_rows_are_added_in_one_order():
     """Sums over repeated rows are the same to the last bit, however often they are computed."""
     rng = np.random.default_rng(0)
     x, indices = rng.normal(size=(1000, 3)).astype(np.float32), rng.integers(0, 5, 1000)
-    first = ops.add_rows(x, indices, rows=5)
-    assert all((ops.add_rows(x, indices, rows=5) == first).all() for _ in range(3))
+    call = on_device([x, indices])
+    first = host(ops.add_rows(*call, rows=5))
+    assert all((host(ops.add_rows(*call, rows=5)) == first).all() for _ in range(3))
     np.testing.assert_allclose(first, added_at((5, 3), indices, x.astype(float)), rtol=1e-4)
 
 
 def test_axes_counted_from_the_end_take_a_time_axis_in_front():
     """A call for one step, applied to all steps at once, is the step applied to each."""
     rng = np.random.default_rng(1)
-    xs = rng.normal(size=(4, 2, 3))
+    xs = on_device(rng.normal(size=(4, 2, 3)))
     for name, params in {
         "sum": {"axes": (-1,), "keepdims": True},
         "logsumexp": {"axes": (-2, -1), "keepdims": False},
@@ -970,5 +991,5 @@ def test_axes_counted_from_the_end_take_a_time_axis_in_front():
         "pad": {"widths": ((0, 1), (2, 0)), "value": 0},
         "argmax": {"axis": -1},
     }.items():
-        step_by_step = np.stack([PRIMITIVES[name](x, **params) for x in xs])
-        np.testing.assert_array_equal(PRIMITIVES[name](xs, **params), step_by_step)
+        step_by_step = np.stack([host(PRIMITIVES[name](x, **params)) for x in xs])
+        np.testing.assert_array_equal(host(PRIMITIVES[name](xs, **params)), step_by_step)
