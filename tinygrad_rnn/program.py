@@ -20,7 +20,8 @@ from tinygrad_rnn import backend
 from tinygrad_rnn.autodiff import Edge
 from tinygrad_rnn.graph import user_line
 from tinygrad_rnn.modes import current
-from tinygrad_rnn.ops.elementwise import detach
+from tinygrad_rnn.ops.devices import require_one_device
+from tinygrad_rnn.ops.elementwise import detach, transfer
 from tinygrad_rnn.ops.indexing import nonzero
 from tinygrad_rnn.ops.operators import Operators
 from tinygrad_rnn.ops.primitive import Primitive, Tracer, describe
@@ -326,12 +327,12 @@ class Trace:
         key = None if frozen is None else (primitive, frozen, *marks)
         if key is not None and key in self._written:
             return self._written[key]
+        place = self._place(primitive, inputs)
         forms, several, convert = _forms_of(primitive, inputs, params, frozen)
         if convert:
             stand_ins = [_ones(x) for x in inputs]
             made = primitive(*in_one_dtype(primitive, tuple(inputs), stand_ins), **params)
         else:
-            place = next(x._device for x in inputs if type(x) is Var)
             outputs = [Var(self, shape, dtype, place) for shape, dtype in forms]
             self.equations.append(Equation(primitive, inputs, outputs, params))
             self._log.append(key)
@@ -339,6 +340,29 @@ class Trace:
         if key is not None:
             self._written[key] = made
         return made
+
+    def _place(self, primitive: Primitive, inputs: Sequence[Any]) -> backend.device:
+        """The device of an equation's inputs. Raises DeviceError if there are two."""
+        if primitive is transfer:
+            refuse("moves a value of the step to another device; move it with xs, h0 or the model")
+        place = None
+        for x in inputs:
+            if type(x) is Var and x._device is not place:
+                if place is not None:
+                    require_one_device(f"scan: {primitive.name}", inputs, self._names(inputs))
+                place = x._device
+        assert place is not None  # an equation has a Var among its inputs
+        return place
+
+    def _names(self, inputs: Sequence[Any]) -> list[str]:
+        """What messages call the inputs of an equation."""
+        closed_over = {id(x) for _, x in self.constants.values()}
+        return [
+            "a tensor that the cell closes over"
+            if id(x) in closed_over
+            else getattr(x, "name", None) or "a value of the step"
+            for x in inputs
+        ]
 
 
 def _refuse_old(what: str) -> NoReturn:
@@ -399,7 +423,7 @@ def _forms_of(
     stand_ins = [_ones(x) for x in inputs]
     try:
         with np.errstate(all="ignore"):
-            result = primitive.evaluate(np, *stand_ins, **params)
+            result = primitive.evaluate(np, *stand_ins, **_on_host(params))
     except (ValueError, TypeError, IndexError, RuntimeError) as error:
         raise primitive.explain(error, stand_ins) from error
     outputs = [np.asarray(y) for y in (result if type(result) is list else [result])]
@@ -422,6 +446,21 @@ def _ones(x: Any) -> Any:
     if type(x) is not Var:
         return x
     return np.zeros(x.shape, x.dtype) if x.dtype.kind in "iu" else np.ones(x.shape, x.dtype)
+
+
+def _on_host(param: Any) -> Any:
+    """A parameter as stand-ins on the host take it: in place of a GPU's array, one of its shape.
+
+    Only of a mask, which decides the shape of what it chooses, are the values brought over.
+    """
+    kind = type(param)
+    if kind is dict:
+        return {name: _on_host(value) for name, value in param.items()}
+    if kind is tuple or kind is list:
+        return kind(map(_on_host, param))
+    if kind is np.ndarray or not backend.is_array(param):
+        return param
+    return backend.to_numpy(param) if param.dtype.kind == "b" else np.zeros(param.shape, int)
 
 
 def _device(value: Any) -> backend.device:

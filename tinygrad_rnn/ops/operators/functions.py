@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_rnn.backend import get_default_dtype
+from tinygrad_rnn.backend import get_default_dtype, to_device
 from tinygrad_rnn.ops import elementwise, linear, shape
 from tinygrad_rnn.ops.primitive import describe
 from tinygrad_rnn.ops.shape import from_end
@@ -105,7 +105,7 @@ def _diagonals(x: Any, labels: str) -> tuple[Any, str]:
         if len(places) > 1:
             rest = [k for k in range(len(labels)) if k not in places]
             moved = x.permute(*places, *rest)
-            line = np.arange(moved.shape[0])
+            line = to_device(np.arange(moved.shape[0]), x.device)
             x = moved[(line,) * len(places)]
             labels = label + "".join(labels[k] for k in rest)
     return x, labels

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinygrad_rnn.backend import namespace
+from tinygrad_rnn.backend import device_of, is_array, namespace, to_device
 from tinygrad_rnn.ops import elementwise, indexing
+from tinygrad_rnn.ops.devices import require_one_device
 from tinygrad_rnn.ops.operators.arguments import axis_to_cut, checked_index, sizes_of
 from tinygrad_rnn.ops.operators.functions import cat, where
 from tinygrad_rnn.ops.operators.shapes import Shapes
@@ -27,13 +28,15 @@ class Positions(Shapes):
         return indexing.getitem(self, index=self._plain_index(index))
 
     def _plain_index(self, index: Any) -> Any:
-        """An index with arrays in place of Tensors and of lists."""
+        """An index with arrays of this device in place of Tensors and of lists."""
         if isinstance(index, tuple):
             return tuple(self._plain_index(part) for part in index)
-        if isinstance(index, Tracer):
-            return index.array  # type: ignore[attr-defined]
         if isinstance(index, list):
-            return np.asarray(index, dtype=None if index else np.int64)
+            return to_device(np.asarray(index, dtype=None if index else np.int64), self.device)
+        if isinstance(index, Tracer):
+            index = index.array  # type: ignore[attr-defined]
+        if is_array(index) and device_of(index) is not self.device:
+            require_one_device("indexing", (self, index), ("the tensor", "the index"))
         return index
 
     def _put(self, index: Any, value: Any) -> Self:
@@ -160,5 +163,4 @@ def _lower_triangle(x: Any, diagonal: int) -> Any:
     """True below and on a diagonal of matrices shaped as x's."""
     if x.ndim < 2:
         raise RuntimeError(f"tril, triu: expected at least 2 axes, got {describe(x)}")
-    xp = namespace(getattr(x, "array", None))
-    return xp.tri(x.shape[-2], x.shape[-1], diagonal, dtype=bool)
+    return to_device(np.tri(x.shape[-2], x.shape[-1], diagonal, dtype=bool), x.device)
