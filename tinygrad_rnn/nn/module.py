@@ -9,6 +9,7 @@ hooks.py before this file.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,6 +19,8 @@ from tinygrad_rnn.graph import RemovableHandle
 from tinygrad_rnn.modes import no_grad
 from tinygrad_rnn.nn import hooks
 from tinygrad_rnn.nn.parameter import Parameter
+from tinygrad_rnn.ops.devices import DeviceError
+from tinygrad_rnn.ops.operators import Operators
 from tinygrad_rnn.tensor import Tensor
 
 # The tables of a module; how its errors call an entry, and the type that one must have.
@@ -316,7 +319,7 @@ class Module:
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True
     ) -> IncompatibleKeys:
-        """Copy the values of `state_dict` into this module's own arrays.
+        """Copy the values of `state_dict` into this module's own arrays, on the device of these.
 
         The parameters stay the same objects, so an optimizer that holds them goes on working.
 
@@ -433,9 +436,9 @@ class Module:
         """Convert floating-point parameters and buffers to float64."""
         return self.to(np.dtype("float64"))
 
-    def cuda(self: ModuleT, device: int | None = None) -> ModuleT:
-        """Move to the current GPU, or to GPU number `device`."""
-        return self.to("cuda" if device is None else f"cuda:{device}")
+    def cuda(self: ModuleT, device: Any = "cuda") -> ModuleT:
+        """Move to the GPU that computes, or to GPU number `device`."""
+        return self.to(f"cuda:{device}" if isinstance(device, int) else device or "cuda")
 
     def cpu(self: ModuleT) -> ModuleT:
         """Move to host memory."""
@@ -457,9 +460,24 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run `forward`, and the hooks around it."""
-        if not (self._forward_pre_hooks or self._forward_hooks or self._backward_hooks):
-            return self.forward(*args, **kwargs)
-        return self._call_with_hooks(args, kwargs)
+        try:
+            if not (self._forward_pre_hooks or self._forward_hooks or self._backward_hooks):
+                return self.forward(*args, **kwargs)
+            return self._call_with_hooks(args, kwargs)
+        except DeviceError as error:
+            if not error.named:
+                error.name(type(self).__name__, self._named_tensors(args, kwargs))
+            raise
+
+    def _named_tensors(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Iterator[tuple[str, Any]]:
+        """The tensors of a call, by the names of `forward`'s arguments; then all that is owned."""
+        given = inspect.signature(self.forward).bind(*args, **kwargs).arguments
+        for name, value in given.items():
+            yield from _tensors(name, value)
+        yield from self.named_parameters()
+        yield from self.named_buffers()
 
     def _call_with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for hook in list(self._forward_pre_hooks.values()):
@@ -555,6 +573,17 @@ def _loadable(name: str, value: Any, shape: tuple[int, ...]) -> Any:
             f"checkpoint, the shape in current model is {shape}."
         )
     return value
+
+
+def _tensors(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The tensors of an argument, each with a name."""
+    if isinstance(value, Operators):
+        yield name, value
+    elif hasattr(value, "batch_sizes"):  # a PackedSequence; the sizes stay on the host
+        yield f"{name}.data", value.data
+    elif isinstance(value, tuple | list):
+        for place, part in enumerate(value):
+            yield from _tensors(f"{name}[{place}]", part)
 
 
 def indented(title: str, lines: list[str]) -> str:

@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinygrad_rnn.backend import Array, namespace
+from tinygrad_rnn.backend import Array, device_of, namespace
 from tinygrad_rnn.modes import enable_grad
+from tinygrad_rnn.ops.devices import require_one_device
 from tinygrad_rnn.tensor import Tensor
 
 Options = dict[str, Any]
@@ -82,9 +83,11 @@ class Optimizer:
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; one whose `grad` is None is left alone.
 
+        What is remembered of a parameter follows it to another device or dtype.
         closure: if given, called first, with gradients enabled; it should zero the gradients,
             compute the loss, call `backward` and return the loss.
-        Returns what the closure returned, or None.
+        Returns what the closure returned, or None. Raises ValueError or RuntimeError for a gradient
+        of another shape, or on another device, than its parameter's.
         """
         loss = None
         if closure is not None:
@@ -94,10 +97,13 @@ class Optimizer:
         name = type(self).__name__
         for group in self.param_groups:
             options = python_numbers(group)
-            for param in group["params"]:
+            for place, param in enumerate(group["params"]):
                 if param.grad is None:
                     continue
                 p, g = param.array, param.grad.array
+                if device_of(p) is not device_of(g):
+                    names = self._name_of(group, place), "its gradient"
+                    require_one_device(f"{name}.step", (p, g), names)
                 if g.shape != p.shape:
                     raise ValueError(
                         f"{name}: a parameter of shape {p.shape} has a grad of shape {g.shape}; "
@@ -239,6 +245,13 @@ class Optimizer:
             raise ValueError(f"{name}: {len(named)} of {len(entries)} parameters are named")
         return [param for _, param in named], [label for label, _ in named]
 
+    def _name_of(self, group: Options, place: int) -> str:
+        """What messages call a parameter."""
+        if "param_names" in group:
+            return f"parameter {group['param_names'][place]!r}"
+        number = next(k for k, other in enumerate(self.param_groups) if other is group)
+        return f"parameter {place} of group {number}"
+
     def _loaded(self, index: int, entry: str, value: Any, param: Tensor) -> Any:
         """A copy of a saved value, as this optimizer keeps it beside `param`."""
         if entry in self.scalar_state:
@@ -264,9 +277,15 @@ class Optimizer:
 
 
 def accumulator(state: State, name: str, p: Array, value: float = 0.0) -> Array:
-    """The array `state[name]`, which starts as an array like `p` filled with `value`."""
+    """The array `state[name]`, which starts as an array like `p` filled with `value`.
+
+    It follows a parameter that has moved to another device or dtype.
+    """
     if name not in state:
         state[name] = Tensor(namespace(p).full_like(p, value))
+    array = state[name].array
+    if array.dtype != p.dtype or device_of(array) is not device_of(p):
+        state[name] = state[name].to(device_of(p), p.dtype)
     return state[name].array
 
 
