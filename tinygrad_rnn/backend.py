@@ -9,7 +9,6 @@ This file knows arrays only; Tensors, graphs and gradients begin in `ops/` and `
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import math
@@ -144,18 +143,24 @@ def library(where: str | device) -> Any:
     was found, and what to do.
     """
     wanted = device(where)
-    if wanted.type == "cpu":
+    if wanted.index is None:  # the CPU, which has no number
         return np
-    with contextlib.suppress(Exception):  # CuPy can fail in many ways, and not only to be imported
-        cupy = importlib.import_module("cupy")
-        if wanted.index < cupy.cuda.runtime.getDeviceCount():
-            return cupy
+    if wanted.index < gpu_count():
+        return importlib.import_module("cupy")
     setup = gpu_setup.look()
     gpus = "is one GPU, cuda:0" if setup.gpus == 1 else f"are {setup.gpus} GPUs, from cuda:0 on"
     problem = gpu_setup.advice(setup) or f"does not exist: there {gpus}"
     by_environment = _default_device is None and get_default_device() == wanted
     source = " (which TINYGRAD_RNN_DEVICE asks for)" if by_environment else ""
     raise RuntimeError(f"device '{wanted}'{source} {problem}") from setup.error
+
+
+def gpu_count() -> int:
+    """How many GPUs can compute; 0 without CuPy."""
+    try:
+        return int(importlib.import_module("cupy").cuda.runtime.getDeviceCount())
+    except Exception:  # CuPy can fail in many ways, and not only to be imported
+        return 0
 
 
 def current_gpu() -> int:
