@@ -1,12 +1,12 @@
 """A character model in plain API: reads a text, learns to guess its next character, writes.
 
-    python examples/char_lm.py [FILE]
+    python examples/char_lm.py [FILE] [--device cuda]
 
 Without a file it learns from this one, which it will soon know by heart. It takes some seconds.
 `tinygrad-rnn train` does the same with checkpoints, validation and a real text.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import tinygrad_rnn as torch
@@ -30,7 +30,16 @@ class CharLM(nn.Module):
         return self.output(y), state  # (T, B, symbols)
 
 
-text = Path(sys.argv[1] if len(sys.argv) > 1 else __file__).read_text(encoding="utf-8")
+options = argparse.ArgumentParser(description="Learns to guess the next character of a text.")
+options.add_argument("text", nargs="?", default=__file__, help="a UTF-8 file")
+options.add_argument("--device", help="cpu, cuda or cuda:1, cuda:2, …; as TINYGRAD_RNN_DEVICE says")
+chosen = options.parse_args()
+try:
+    torch.set_default_device(chosen.device or torch.get_default_device())
+except RuntimeError as error:
+    options.exit(2, f"{options.prog}: {error}\n")
+
+text = Path(chosen.text).read_text(encoding="utf-8")
 symbols = sorted(set(text))
 tokens = torch.tensor([symbols.index(character) for character in text])
 

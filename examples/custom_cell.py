@@ -35,11 +35,14 @@ class MinimalGatedUnit(nn.Module):
 
 options = argparse.ArgumentParser(description="A minimal gated unit learns to add.")
 options.add_argument("--steps", type=int, default=40, help="T, at least 2")
-options.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+options.add_argument("--device", help="cpu, cuda or cuda:1, cuda:2, …; as TINYGRAD_RNN_DEVICE says")
 chosen = options.parse_args()
 if chosen.steps < 2:
     options.error(f"--steps: one number in each half needs at least 2 steps, got {chosen.steps}")
-torch.set_default_device(chosen.device)
+try:
+    torch.set_default_device(chosen.device or torch.get_default_device())
+except RuntimeError as error:
+    options.exit(2, f"{options.prog}: {error}\n")
 T, B, HIDDEN = chosen.steps, 32, 64
 
 

@@ -102,5 +102,7 @@ device_option = click.option(
     type=Device(),
     default="cpu",
     show_default=True,
+    envvar="TINYGRAD_RNN_DEVICE",
+    show_envvar=True,
     help="Where to compute: cpu, cuda (the first GPU; needs CuPy) or cuda:1, cuda:2, …",
 )
