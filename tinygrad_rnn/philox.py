@@ -18,20 +18,20 @@ from tinygrad_rnn.backend import Array
 
 #: The kernels. They are also C++, but for __umul64hi, and so can be run without a GPU.
 SOURCE = r"""
-typedef unsigned long long word;
+typedef unsigned long long u64;
 
-struct Counter { word part[4]; };
+struct Counter { u64 part[4]; };
 
-__device__ word high_half_of_product(word a, word b) {
+__device__ u64 high_half_of_product(u64 a, u64 b) {
 #ifdef __CUDACC__
     return __umul64hi(a, b);
 #else
-    return (word)(((unsigned __int128)a * b) >> 64);
+    return (u64)(((unsigned __int128)a * b) >> 64);
 #endif
 }
 
 // The counter after some more counts; its first part is the lowest.
-__device__ Counter later(Counter counter, word counts) {
+__device__ Counter later(Counter counter, u64 counts) {
     for (int k = 0; k < 4; k++) {
         counter.part[k] += counts;
         counts = counter.part[k] < counts;  // the carry
@@ -40,12 +40,12 @@ __device__ Counter later(Counter counter, word counts) {
 }
 
 // The four words that belong to a value of the counter: ten rounds, each with a key of its own.
-__device__ Counter words_of(Counter x, word key0, word key1) {
+__device__ Counter words_of(Counter x, u64 key0, u64 key1) {
     for (int round = 0; round < 10; round++) {
-        word high0 = high_half_of_product(0xD2E7470EE14C6C93ULL, x.part[0]);
-        word low0 = 0xD2E7470EE14C6C93ULL * x.part[0];
-        word high1 = high_half_of_product(0xCA5A826395121157ULL, x.part[2]);
-        word low1 = 0xCA5A826395121157ULL * x.part[2];
+        u64 high0 = high_half_of_product(0xD2E7470EE14C6C93ULL, x.part[0]);
+        u64 low0 = 0xD2E7470EE14C6C93ULL * x.part[0];
+        u64 high1 = high_half_of_product(0xCA5A826395121157ULL, x.part[2]);
+        u64 low1 = 0xCA5A826395121157ULL * x.part[2];
         x.part[0] = high1 ^ x.part[1] ^ key0;
         x.part[1] = low1;
         x.part[2] = high0 ^ x.part[3] ^ key1;
@@ -61,7 +61,7 @@ __device__ Counter words_of(Counter x, word key0, word key1) {
 // y: n numbers of 53 bits in [0, 1), a word each.
 extern "C" __global__ void uniform_float64(
     double* y, long long n, long long used,
-    word count0, word count1, word count2, word count3, word key0, word key1
+    u64 count0, u64 count1, u64 count2, u64 count3, u64 key0, u64 key1
 ) {
     long long thread = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     long long place = 4 * thread - used;  // in y, of the thread's first word
@@ -77,7 +77,7 @@ extern "C" __global__ void uniform_float64(
 // first of them is made of `half`, which was left over.
 extern "C" __global__ void uniform_float32(
     float* y, long long n, long long used,
-    word count0, word count1, word count2, word count3, word key0, word key1,
+    u64 count0, u64 count1, u64 count2, u64 count3, u64 key0, u64 key1,
     long long waiting, long long half
 ) {
     long long thread = blockIdx.x * (long long)blockDim.x + threadIdx.x;

@@ -213,7 +213,7 @@ class Draw:
 
     def made_of(self, numbers: Array) -> list[Array]:
         """As `times`, of given numbers (count, size)."""
-        return [self._finish(numbers.reshape(len(numbers), *self.forms[0][0]))]
+        return [self._finish(numbers.reshape((len(numbers), *self.forms[0][0])))]
 
 
 def uniform_draw(

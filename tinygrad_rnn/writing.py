@@ -18,7 +18,7 @@ from tinygrad_rnn.autodiff import Edge
 from tinygrad_rnn.backend import Array, namespace
 from tinygrad_rnn.graph import writes
 from tinygrad_rnn.modes import current
-from tinygrad_rnn.ops.indexing import assignable
+from tinygrad_rnn.ops.indexing import assign
 from tinygrad_rnn.ops.operators import Operators
 from tinygrad_rnn.ops.operators.arguments import checked_index
 from tinygrad_rnn.ops.primitive import describe
@@ -225,9 +225,9 @@ class Writable(Operators):
                 )
             self._become(self._put(index, value))
             return
-        value = assignable(value.array if isinstance(value, Writable) else value)
+        value = value.array if isinstance(value, Writable) else value
         try:
-            self.array[index] = value
+            assign(namespace(self.array), self.array, index, value)
         except (ValueError, IndexError, TypeError) as error:
             kind = type(error) if type(error) in (IndexError, TypeError) else RuntimeError
             raise kind(f"setitem: {describe(self.array)}: {error}") from error

@@ -25,9 +25,9 @@ def worst(values: Iterable[Any]) -> int:
         array = getattr(value, "array", value)
         if type(array) is float or getattr(getattr(array, "dtype", None), "kind", "") == "f":
             xp = namespace(array)
-            if xp.isnan(array).any():
+            if xp.isnan(array).any().item():
                 return 2
-            found = max(found, int(xp.isinf(array).any()))
+            found = max(found, int(xp.isinf(array).any().item()))
     return found
 
 

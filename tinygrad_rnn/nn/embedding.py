@@ -20,6 +20,8 @@ from tinygrad_rnn.tensor import Tensor
 class Embedding(Module):
     """y = weight[index]: row number `index` of a learnt table.
 
+    An index that the table does not have is an IndexError; on a GPU, a row of NaN.
+
     Shapes: index: (...) integers -> (..., embedding_dim); `weight`, drawn from N(0, 1):
     (num_embeddings, embedding_dim).
 

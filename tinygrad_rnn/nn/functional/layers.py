@@ -14,6 +14,7 @@ from tinygrad_rnn import ops, random
 from tinygrad_rnn.backend import Array, namespace, to_device
 from tinygrad_rnn.creation import drawn
 from tinygrad_rnn.nn.functional.activation import result
+from tinygrad_rnn.ops.operators.arguments import checked_index, on_gpu
 from tinygrad_rnn.random import Draw, Numbers
 from tinygrad_rnn.tensor import Tensor
 
@@ -45,7 +46,8 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
         padding_idx: a row whose gradient is zero; negative values count from the end.
 
     Raises:
-        IndexError: an index below 0 or not below N.
+        IndexError: an index below 0 or not below N. A GPU would have to be waited for, so there it
+            gets a row of NaN instead; `autograd.detect_anomaly` then names the line.
     """
     if input.dtype.kind not in "iu":
         raise RuntimeError(
@@ -54,7 +56,9 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
         )
     rows = weight.shape[0]
     indices = getattr(input, "array", None)  # none yet in the step of a scan
-    if indices is not None and indices.size and (indices.min() < 0 or indices.max() >= rows):
+    if on_gpu(input):
+        input = checked_index(input, rows, "embedding")
+    elif indices is not None and indices.size and (indices.min() < 0 or indices.max() >= rows):
         worst = indices.min() if indices.min() < 0 else indices.max()
         raise IndexError(
             f"embedding: index {int(worst)} is out of range: the table has {rows} rows, "

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tinygrad_rnn.backend import is_array
-from tinygrad_rnn.ops import reduction
+from tinygrad_rnn.backend import CPU, device_of, is_array
+from tinygrad_rnn.ops import elementwise, reduction
 from tinygrad_rnn.ops.primitive import Tracer, describe
 from tinygrad_rnn.ops.shape import from_end
 
@@ -84,10 +84,24 @@ def sizes_holding(total: int, sizes: tuple[int, ...], what: str) -> tuple[int, .
     return sizes
 
 
+def on_gpu(x: Any) -> bool:
+    """Whether the values of a Tracer or an array are, or will be, on a GPU."""
+    where = x.device if isinstance(x, Tracer) else device_of(x)  # type: ignore[attr-defined]
+    return bool(where != CPU)
+
+
 def checked_index(index: Any, size: int, name: str) -> Any:
-    """An index operand, checked: integers in [0, size), unless it has no values yet."""
+    """An index operand, checked: integers in [0, size), unless it has no values yet.
+
+    A GPU is not waited for. There what is wrong reads as NaN (`ops/indexing.py`), for which those
+    below 0, which would count from the end, become `size`.
+    """
     if index.dtype.kind not in "iu":
         raise RuntimeError(f"{name}: indices must be integers, not {index.dtype}")
+    if on_gpu(index):
+        if index.dtype != np.int64:
+            index = elementwise.cast(index, dtype=np.dtype(np.int64), source=index.dtype)
+        return elementwise.where(index < 0, size, index)
     values = getattr(index, "array", index)
     if is_array(values) and values.size and not (values.min() >= 0 and values.max() < size):
         low, high = int(values.min()), int(values.max())
