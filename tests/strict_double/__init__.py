@@ -31,6 +31,7 @@ from numpy import (
 from strict_double import cuda, functions
 from strict_double.array import ndarray, reading
 from strict_double.cuda import is_available
+from strict_double.functions import linalg
 
 __version__ = "14.2.0"
 

@@ -244,6 +244,12 @@ def wrapped(result, *parents):
     return made
 
 
+@np.errstate(all="ignore")
+def silently(function, *args, **options):
+    """Call a NumPy function as a GPU computes: without a warning of overflow or of 1/0."""
+    return function(*args, **options)
+
+
 def array_of(value):
     """The NumPy array in an array of the double; TypeError for anything else."""
     if type(value) is not ndarray:
@@ -334,7 +340,8 @@ def borrowed(stub):
         given = signature.bind(*args, **kwargs).arguments
         opened = {name: opening[name](value) for name, value in given.items()}
         first = [opened.pop(name) for name in required]
-        return wrapped(function(*first, **opened), *arrays_in(given.values()))
+        result = silently(function, *first, **opened)
+        return wrapped(result, *arrays_in(given.values()))
 
     return run
 
@@ -377,7 +384,7 @@ for _name, _stub in vars(_Borrowed).items():
 
 def _operate(function, *values):
     """An operator applied to arrays of the device and Python numbers."""
-    return wrapped(function(*map(operand, values)), *arrays_in(values))
+    return wrapped(silently(function, *map(operand, values)), *arrays_in(values))
 
 
 def _binary(function):

@@ -24,6 +24,7 @@ from strict_double.array import (
     operand,
     plain,
     root,
+    silently,
     wrapped,
 )
 
@@ -194,7 +195,7 @@ def einsum(*operands, **kwargs):
     if kwargs.keys() - {"dtype", "optimize"}:
         raise TypeError(f"Did not understand the following kwargs: {list(kwargs)}")
     labels, *arrays = operands
-    return wrapped(np.einsum(labels, *map(array_of, arrays), **kwargs), *arrays)
+    return wrapped(silently(np.einsum, labels, *map(array_of, arrays), **kwargs), *arrays)
 
 
 def result_type(*arrays_and_dtypes):
@@ -212,11 +213,12 @@ def matmul(x1, x2, /, out=None):
     if out is not None and not array_of(out).flags.c_contiguous:
         raise TypeError("matmul: CuPy would copy into an `out` that is not C-contiguous")
     opened = None if out is None else array_of(out)
-    return wrapped(np.matmul(array_of(x1), array_of(x2), out=opened), x1, x2, *arrays_in([out]))
+    result = silently(np.matmul, array_of(x1), array_of(x2), out=opened)
+    return wrapped(result, *arrays_in([out]))
 
 
 def _norm(x, ord=None, axis=None, keepdims=False):
-    return wrapped(np.linalg.norm(array_of(x), ord, axis, keepdims))
+    return wrapped(silently(np.linalg.norm, array_of(x), ord, axis, keepdims))
 
 
 linalg = types.SimpleNamespace(norm=_norm)
@@ -255,7 +257,8 @@ class ufunc:
             options["out"] = array_of(out)
         if where is not None:
             options["where"] = array_of(where)
-        return wrapped(self._numpy(*map(operand, args), **options), *arrays_in([*args, out]))
+        result = silently(self._numpy, *map(operand, args), **options)
+        return wrapped(result, *arrays_in([*args, out]))
 
     def reduce(self, array, axis=0, dtype=None, out=None, keepdims=False):
         self._only_for("reduce", "add", "multiply")
