@@ -1,4 +1,4 @@
-"""Random numbers: the same from the same seed, and distributed as they should be.
+"""Random numbers: the same from the same seed on every device, and distributed as they should be.
 
 Bounds of the statistical tests are five standard errors of the statistic; seeds are fixed.
 """
@@ -10,6 +10,8 @@ import pytest
 
 import tinygrad_rnn as torch
 from tinygrad_rnn.random import Generator, generator
+
+pytestmark = pytest.mark.usefixtures("device")
 
 N = 20_000
 
@@ -37,7 +39,7 @@ DRAWS = {
 def test_the_same_seed_draws_the_same_bits(name):
     draw = DRAWS[name]
     first, second = draw(Generator(3)), draw(Generator(3))
-    assert first.array.tobytes() == second.array.tobytes()
+    assert first.numpy().tobytes() == second.numpy().tobytes()
     assert draw(Generator(4)).tolist() != first.tolist()
     one = Generator(3)
     assert draw(one).tolist() == first.tolist()
@@ -124,6 +126,24 @@ def test_the_stream_is_that_of_numpys_philox():
     )
 
 
+@pytest.mark.parametrize("name", DRAWS)
+def test_the_bits_and_the_state_are_those_of_the_host(name, device):
+    """On a GPU numbers are drawn in another way, or elsewhere, and are the same."""
+    here, there = Generator(11), Generator(11)
+    torch.set_default_device("cpu")
+    try:
+        torch.rand(3, generator=there)
+        expected = DRAWS[name](there)
+    finally:
+        torch.set_default_device(device)
+    torch.rand(3, generator=here)
+    found = DRAWS[name](here)
+    assert found.device == device
+    assert found.dtype == expected.dtype
+    assert found.numpy().tobytes() == expected.numpy().tobytes()
+    assert (here.get_state() == there.get_state()).all()
+
+
 # --- distributions -------------------------------------------------------------------------------
 
 
@@ -131,7 +151,7 @@ def test_the_stream_is_that_of_numpys_philox():
 def test_uniform(dtype):
     x = torch.rand(N, generator=Generator(0), dtype=dtype)
     assert x.dtype == dtype
-    x = x.array.astype(float)
+    x = x.numpy().astype(float)
     assert x.min() >= 0
     assert x.max() < 1
     assert abs(x.mean() - 0.5) < 5 * math.sqrt(1 / 12 / N) + 2**-11
@@ -144,7 +164,7 @@ def test_uniform(dtype):
 def test_normal(dtype):
     x = torch.randn(N, generator=Generator(0), dtype=dtype)
     assert x.dtype == dtype
-    x = x.array.astype(float)
+    x = x.numpy().astype(float)
     assert abs(x.mean()) < 5 / math.sqrt(N)
     assert abs(x.var() - 1) < 5 * math.sqrt(2 / N)
     assert abs((x**4).mean() - 3) < 5 * math.sqrt(96 / N)
@@ -152,34 +172,34 @@ def test_normal(dtype):
 
 
 def test_shifted_and_scaled():
-    x = torch.empty(N).uniform_(-2, 3, generator=Generator(0)).array
+    x = torch.empty(N).uniform_(-2, 3, generator=Generator(0)).numpy()
     assert x.min() >= -2
     assert x.max() <= 3
     assert abs(x.mean() - 0.5) < 5 * 5 / math.sqrt(12 * N)
-    x = torch.empty(N).normal_(3, 0.5, generator=Generator(0)).array
+    x = torch.empty(N).normal_(3, 0.5, generator=Generator(0)).numpy()
     assert abs(x.mean() - 3) < 5 * 0.5 / math.sqrt(N)
-    x = torch.normal(3, 0.5, (N,), generator=Generator(0)).array
+    x = torch.normal(3, 0.5, (N,), generator=Generator(0)).numpy()
     assert abs(x.std() - 0.5) < 5 * 0.5 / math.sqrt(2 * N)
     means, stds = torch.tensor([-10.0, 10.0]), torch.tensor([0.1, 2.0])
-    x = torch.normal(means.expand(N, 2), stds.expand(N, 2), generator=Generator(0)).array
-    assert (abs(x.mean(0) - means.array) < 5 * stds.array / math.sqrt(N)).all()
-    assert (abs(x.std(0) - stds.array) < 5 * stds.array / math.sqrt(2 * N)).all()
+    x = torch.normal(means.expand(N, 2), stds.expand(N, 2), generator=Generator(0)).numpy()
+    assert (abs(x.mean(0) - means.numpy()) < 5 * stds.numpy() / math.sqrt(N)).all()
+    assert (abs(x.std(0) - stds.numpy()) < 5 * stds.numpy() / math.sqrt(2 * N)).all()
 
 
 def test_integers():
     x = torch.randint(-2, 5, (N,), generator=Generator(0))
     assert x.dtype == torch.int64
-    counts = np.bincount(x.array + 2, minlength=7)
+    counts = np.bincount(x.numpy() + 2, minlength=7)
     assert len(counts) == 7
     assert abs(counts - N / 7).max() < 5 * math.sqrt(N * 6 / 49)
     assert torch.randint(3, (4,), dtype=torch.float32).dtype == torch.float32
     assert torch.randint(high=3, size=(2, 5)).shape == (2, 5)
-    assert torch.randint(3, size=(2, 5)).array.max() < 3
+    assert torch.randint(3, size=(2, 5)).numpy().max() < 3
 
 
 def test_permutations():
     g = Generator(0)
-    drawn = np.stack([torch.randperm(5, generator=g).array for _ in range(2000)])
+    drawn = np.stack([torch.randperm(5, generator=g).numpy() for _ in range(2000)])
     assert (np.sort(drawn) == np.arange(5)).all()
     for place in drawn.T:  # every number is as often at every place
         assert abs(np.bincount(place, minlength=5) - 400).max() < 5 * math.sqrt(2000 * 0.16)
@@ -191,10 +211,10 @@ def test_bernoulli():
     chances = torch.tensor([0.0, 0.1, 0.5, 1.0])
     x = torch.bernoulli(chances.expand(N, 4), generator=Generator(0))
     assert x.dtype == torch.float32
-    assert set(np.unique(x.array)) == {0, 1}
-    found, p = x.array.mean(0), chances.array
+    assert set(np.unique(x.numpy())) == {0, 1}
+    found, p = x.numpy().mean(0), chances.numpy()
     assert (abs(found - p) <= 5 * np.sqrt(p * (1 - p) / N)).all()
-    filled = torch.empty(N).bernoulli_(0.3, generator=Generator(0)).array
+    filled = torch.empty(N).bernoulli_(0.3, generator=Generator(0)).numpy()
     assert abs(filled.mean() - 0.3) < 5 * math.sqrt(0.21 / N)
 
 
@@ -204,15 +224,15 @@ def test_multinomial_with_replacement():
     assert drawn.shape == (2, N)
     assert drawn.dtype == torch.int64
     p = np.array([0.1, 0, 0.3, 0.6])
-    found = np.bincount(drawn.array[0], minlength=4) / N
+    found = np.bincount(drawn.numpy()[0], minlength=4) / N
     assert (abs(found - p) <= 5 * np.sqrt(p * (1 - p) / N)).all()
-    assert (drawn.array[1] == 3).all()
+    assert (drawn.numpy()[1] == 3).all()
 
 
 def test_multinomial_without_replacement():
     """The first is drawn by weight, the second by weight among the others."""
     weights = np.array([1.0, 2, 0, 5])
-    drawn = torch.multinomial(torch.tensor(weights).expand(N, 4), 2, generator=Generator(0)).array
+    drawn = torch.multinomial(torch.tensor(weights).expand(N, 4), 2, generator=Generator(0)).numpy()
     assert (drawn[:, 0] != drawn[:, 1]).all()
     p = weights / weights.sum()
     for first in range(4):
