@@ -4,8 +4,13 @@ Only for tests that run on several devices (the fixture `device` in `conftest.py
 makes its tensors with `tinygrad_rnn.tensor`, `randn` and so on needs `host` only.
 """
 
-from tinygrad_rnn.backend import get_default_device, is_array, to_device, to_numpy
+import pytest
+
+from tinygrad_rnn.backend import get_default_device, is_array, namespace, to_device, to_numpy
 from tinygrad_rnn.tensor import Tensor
+
+#: For a test that is about the host: it runs there only, and says why.
+host_only = pytest.mark.parametrize("device", ["cpu"], indirect=True)
 
 
 def on_device(value):
@@ -28,3 +33,8 @@ def host(value):
     if isinstance(value, Tensor):
         value = value.array
     return to_numpy(value) if is_array(value) else value
+
+
+def share_memory(a, b):
+    """Whether two Tensors lie on the same memory."""
+    return bool(namespace(a.array).may_share_memory(a.array, b.array))

@@ -8,12 +8,16 @@ import threading
 
 import numpy as np
 import pytest
+from arrays import on_device
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import autograd
 from tinygrad_rnn.autograd import detect_anomaly, set_detect_anomaly
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of divisions by zero
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # NumPy's, of divisions by zero
+    pytest.mark.usefixtures("device"),
+]
 
 
 def line_of(mark):
@@ -51,7 +55,7 @@ def test_forward_names_operation_shapes_and_line():
         (lambda x: (x * 1000).exp(), r"exp\(\(2,\) float32\)", "Inf"),
         (lambda x: (x - 3).sqrt(), r"sqrt\(\(2,\) float32\)", "NaN"),
         (lambda x: (x * 0) / (x * 0), r"divide\(\(2,\) float32, \(2,\) float32\)", "NaN"),
-        (lambda x: x * np.array([1.0, 3e38], np.float32) * 10, r"multiply", "Inf"),
+        (lambda x: x * on_device(np.array([1.0, 3e38], np.float32)) * 10, r"multiply", "Inf"),
         (lambda x: tg.cat([x, x * 1e38 * 1e38]), r"multiply", "Inf"),
     ],
 )

@@ -8,13 +8,16 @@ import itertools
 
 import numpy as np
 import pytest
+from arrays import host, on_device
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_ops import CASES, PRIMITIVES, as_list
+from test_ops import PRIMITIVES, as_list, drawn
 
 from tinygrad_rnn import ops
 from tinygrad_rnn.ops.lifting import can_lift, can_total, lift, sums_operand, total
 from tinygrad_rnn.tensor import Tensor
+
+pytestmark = pytest.mark.usefixtures("device")
 
 T = 4
 
@@ -41,13 +44,16 @@ def at_steps(x):
 
 
 class Call:
-    """A call of a primitive at T steps, with some of its operands stacked."""
+    """A call of a primitive at T steps, with some of its operands stacked; drawn on the host."""
 
     def __init__(self, name, operands, params, stacked):
-        self.primitive, self.params, self.stacked = PRIMITIVES[name], params, stacked
-        self.one = operands
-        self.all = [at_steps(x) if s else x for x, s in zip(operands, stacked, strict=True)]
-        self.ndims = [np.ndim(x) for x in operands]
+        self.primitive, self.stacked = PRIMITIVES[name], stacked
+        self.params = on_device(params)
+        self.shapes = [np.shape(x) for x in operands]
+        self.ndims = [len(shape) for shape in self.shapes]
+        self.all = on_device(
+            [at_steps(x) if s else x for x, s in zip(operands, stacked, strict=True)]
+        )
         self.results = [as_list(self.at(t)) for t in range(T)]
 
     def at(self, t):
@@ -56,9 +62,9 @@ class Call:
             **self.params,
         )
 
-    def sums(self):
-        """The sum over the steps of the one result."""
-        return np.sum([result for (result,) in self.results], axis=0)
+    def steps(self):
+        """Each result at all steps, on the host."""
+        return [np.stack(host(steps)) for steps in zip(*self.results, strict=True)]
 
     def lifted(self, operands):
         return lift(self.primitive, operands, self.stacked, self.ndims, self.params)
@@ -66,13 +72,14 @@ class Call:
 
 def every_call(name, data):
     """A drawn call, once for each choice of operands to stack."""
-    operands, params = data.draw(CASES[name].calls)
+    operands, params = drawn(data, name)
     for stacked in itertools.product([True, False], repeat=len(operands)):
         if any(stacked):
             yield Call(name, operands, params, list(stacked))
 
 
 def assert_same(actual, expected, rtol=1e-12):
+    actual = host(actual)
     assert (np.shape(actual), actual.dtype) == (np.shape(expected), expected.dtype)
     np.testing.assert_allclose(actual, expected, rtol=rtol, atol=1e-12)
 
@@ -92,8 +99,8 @@ def test_lift_gives_the_results_of_all_steps(name):
             found.add(liftable)
             if liftable:
                 made = as_list(call.lifted(call.all))
-                for y, *steps in zip(made, *call.results, strict=True):
-                    assert_same(y, np.stack(steps))
+                for y, steps in zip(made, call.steps(), strict=True):
+                    assert_same(y, steps)
 
     look()
     if name in SOMETIMES_LIFTED:
@@ -110,7 +117,7 @@ def test_lift_on_tensors_is_lift_on_arrays(name, data):
         if can_lift(call.primitive, call.stacked, call.params):
             made = as_list(call.lifted([Tensor(x) for x in call.all]))
             for y, expected in zip(made, as_list(call.lifted(call.all)), strict=True):
-                np.testing.assert_array_equal(y.array, expected)
+                np.testing.assert_array_equal(host(y), host(expected))
 
 
 BINARY = ["add", "subtract", "multiply", "divide", "maximum", "power", "less"]
@@ -121,10 +128,11 @@ BINARY = ["add", "subtract", "multiply", "divide", "maximum", "power", "less"]
 @pytest.mark.parametrize("first", [True, False])
 def test_numbers_are_no_arrays(name, number, first):
     """As operands of an equation may be: they do not widen what they meet."""
-    xs = at_steps(np.linspace(0.5, 2, 6, dtype=np.float32).reshape(2, 3))
+    xs = on_device(at_steps(np.linspace(0.5, 2, 6, dtype=np.float32).reshape(2, 3)))
     order = slice(None) if first else slice(None, None, -1)
     made = lift(PRIMITIVES[name], [xs, number][order], [True, False][order], [2, 0][order], {})
-    assert_same(made, np.stack([PRIMITIVES[name](*[x, number][order]) for x in xs]), rtol=0)
+    steps = [host(PRIMITIVES[name](*[x, number][order])) for x in xs]
+    assert_same(made, np.stack(steps), rtol=0)
 
 
 INDICES = [
@@ -168,10 +176,10 @@ def test_indices(index):
     liftable = can_lift(ops.getitem, [True], call.params)
     assert liftable == any(index is other for other in INDICES)
     if liftable:
-        assert_same(call.lifted(call.all), np.stack([y for (y,) in call.results]))
+        assert_same(call.lifted(call.all), *call.steps())
         y = np.asarray(x[index])
         back = Call("place", [y], {"shape": x.shape, "index": index}, [True])
-        assert_same(back.lifted(back.all), np.stack([y for (y,) in back.results]))
+        assert_same(back.lifted(back.all), *back.steps())
 
 
 # Sums over the steps.
@@ -180,7 +188,7 @@ def test_indices(index):
 def sum_from_operands(call):
     """As scan/replay/totals.py does it: the operation on the sums of operands; None if it is no
     such sum."""
-    shapes = [np.shape(x) for x in (*call.one, call.results[0][0])]
+    shapes = [*call.shapes, np.shape(host(call.results[0][0]))]
     places = sums_operand(call.primitive, shapes, call.stacked)
     if not places or not all(call.stacked[place] for place in places):
         return None
@@ -199,10 +207,10 @@ def test_sums_over_the_steps(name):
             if can_total(call.primitive, call.stacked):
                 found.add("at once")
                 made = total(call.primitive, call.all, call.stacked, call.params)
-                assert_same(made, call.sums())
+                assert_same(made, call.steps()[0].sum(0))
             if (made := sum_from_operands(call)) is not None:
                 found.add("of operands")
-                assert_same(np.asarray(made), call.sums())
+                assert_same(made, call.steps()[0].sum(0))
 
     look()
     assert ("at once" in found) == (name in SUMMED_AT_ONCE)

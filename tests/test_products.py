@@ -6,9 +6,12 @@ collected at once, hooks, other uses of the weight, writes, values that overflow
 
 import numpy as np
 import pytest
+from arrays import host, on_device
 
 import tinygrad_rnn as torch
 from tinygrad_rnn.ops.linear import Products
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def unrolled(T, B, W, x, h):
@@ -51,12 +54,12 @@ def test_more_rows_than_are_collected_at_once(sizes, arrays):
 
 
 def test_few_arrays_wait():
-    a, b = np.ones((Products.ROWS // 2, 2)), np.ones((Products.ROWS // 2, 3))
+    a, b = on_device([np.ones((Products.ROWS // 2, 2)), np.ones((Products.ROWS // 2, 3))])
     collected = Products(a, b)
     for _ in range(5):
         collected.add(Products(a, b))
         assert sum(len(array) for array in collected.arrays()) < 2 * Products.ROWS
-    np.testing.assert_array_equal(collected.total(), np.full((2, 3), 3.0 * Products.ROWS))
+    np.testing.assert_array_equal(host(collected.total()), np.full((2, 3), 3.0 * Products.ROWS))
 
 
 @pytest.mark.parametrize("first", ["product", "sum"])
@@ -68,9 +71,9 @@ def test_a_weight_that_is_used_in_other_ways_too(first):
     if first == "sum":
         terms = terms[1:] + terms[:1]
     sum(term() for term in terms).backward()
-    stacked = b.array.reshape(-1, 3)
-    wanted = a.array.sum(0)[:, None] + 2 * W.array + 2 * stacked.T @ (stacked @ W.array)
-    np.testing.assert_allclose(W.grad.numpy(), wanted, rtol=1e-12)
+    weight, rows, more = host(W), host(a), host(b).reshape(-1, 3)
+    wanted = rows.sum(0)[:, None] + 2 * weight + 2 * more.T @ (more @ weight)
+    np.testing.assert_allclose(host(W.grad), wanted, rtol=1e-12)
 
 
 def test_hooks_see_the_whole_gradient(sizes, arrays):

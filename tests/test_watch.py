@@ -4,9 +4,12 @@ import threading
 
 import numpy as np
 import pytest
+from arrays import host
 
 import tinygrad_rnn as torch
 from tinygrad_rnn.modes import Watch, current
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 class Diary(Watch):
@@ -86,7 +89,7 @@ def test_a_weight_used_twice_shows_its_whole_cotangent():
 
     with Last():
         ((torch.tensor(rng.standard_normal((2, 3))) @ W).tanh() @ W).sum().backward()
-    np.testing.assert_allclose(seen[-1], W.grad.numpy())
+    np.testing.assert_allclose(host(seen[-1]), host(W.grad))
 
 
 def test_a_function_is_recorded_too():

@@ -186,7 +186,7 @@ class Tensor(Writable):
                 f"bool: the truth of a tensor of {self.array.size} values is ambiguous; "
                 "use .any() or .all()"
             )
-        return bool(self.array.reshape(()))
+        return bool(self.array.item())
 
     def __float__(self) -> float:
         return float(self.item())
