@@ -197,6 +197,16 @@ def to_device(array: Array, where: str | device) -> Array:
         return cupy.asarray(array)
 
 
+def filled(shape: tuple[int, ...], value: Any, dtype: DTypeLike, where: device) -> Array:
+    """An array of one value, made on the device where it is to live."""
+    xp = library(where)
+    if xp is np:
+        is_zero = type(value) is int and value == 0  # not -0.0
+        return np.zeros(shape, dtype) if is_zero else np.full(shape, value, dtype)
+    with xp.cuda.Device(where.index):
+        return xp.full(shape, value, dtype)
+
+
 def to_numpy(array: Array) -> np.ndarray[Any, Any]:
     """The array as a NumPy array on the host; shares memory if it is one already."""
     return array if type(array) is np.ndarray else array.get()
@@ -213,7 +223,11 @@ def from_dlpack(source: Any) -> Array:
     kind, _ = source.__dlpack_device__()
     if kind not in _DLPACK_DEVICES:
         raise RuntimeError(f"from_dlpack: no Tensor lives on a device of DLPack's kind {int(kind)}")
-    return library(_DLPACK_DEVICES[kind]).from_dlpack(source)
+    try:
+        return library(_DLPACK_DEVICES[kind]).from_dlpack(source)
+    except RuntimeError as error:  # a dtype that the library lacks, as bfloat16
+        name = f"{type(source).__name__} of {getattr(source, 'dtype', 'unknown dtype')}"
+        raise TypeError(f"from_dlpack: a {name} cannot be shared: {error}") from error
 
 
 #: Devices by their numbers in DLPack's header, `DLDeviceType`.

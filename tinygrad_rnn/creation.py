@@ -26,11 +26,39 @@ Device = str | backend.device | None
 
 
 def _made(array: Any, dtype: DTypeLike, device: Device, requires_grad: builtins.bool) -> Tensor:
+    """A leaf of an array or of numbers: on the default device, unless a GPU has the array."""
     if not backend.is_array(array):
         given, array = array, np.asarray(array)
         if array.dtype == np.float64 and dtype is None and not isinstance(given, np.generic):
             dtype = backend.get_default_dtype()  # Python numbers have no precision of their own
+    if device is None and backend.device_of(array) != backend.CPU:
+        device = backend.device_of(array)
     return Tensor(array, dtype=dtype, device=_device(device), requires_grad=requires_grad)
+
+
+def _filled(
+    sizes: tuple[int, ...],
+    value: Any,
+    dtype: DTypeLike,
+    device: Device,
+    requires_grad: builtins.bool,
+) -> Tensor:
+    """A leaf of one value, made where it is to live."""
+    array = backend.filled(sizes, value, dtype, _device(device))
+    return Tensor(array, requires_grad=requires_grad)
+
+
+def _exported(data: Any) -> Any:
+    """The array in a Tensor, or in an object of another library, sharing memory; else the data."""
+    if isinstance(data, Tensor):
+        return data.array
+    if backend.is_array(data):
+        return data
+    if hasattr(data, "__dlpack__"):
+        return backend.from_dlpack(data)
+    if hasattr(data, "__cuda_array_interface__"):
+        return backend.library("cuda").asarray(data)
+    return data
 
 
 def _device(device: Device) -> backend.device:
@@ -52,20 +80,57 @@ def tensor(
     tensor([[1., 2.],
             [3., 4.]])
     """
-    array = data.array if isinstance(data, Tensor) else data
+    array = _exported(data)
     if backend.is_array(array):
         array = array.copy()
-        device = backend.device_of(array) if device is None and isinstance(data, Tensor) else device
+        device = data.device if device is None and isinstance(data, Tensor) else device
     return _made(array, dtype, device, requires_grad)
 
 
 def as_tensor(data: Any, dtype: DTypeLike = None, device: Device = None) -> Tensor:
-    """A tensor of the data, sharing memory where dtype and device allow."""
+    """A tensor of the data, sharing memory where dtype and device allow.
+
+    data: numbers and lists of them, a Tensor, an array, or an object of another library that
+        exports its memory (DLPack, `__cuda_array_interface__`, `__array__`, a buffer).
+    """
     if isinstance(data, Tensor):
         return data.to(device, dtype=dtype)
-    if device is None and backend.is_array(data):
-        device = backend.device_of(data)
-    return _made(data, dtype, device, False)
+    return _made(_exported(data), dtype, device, False)
+
+
+def asarray(
+    obj: Any,
+    *,
+    dtype: DTypeLike = None,
+    device: Device = None,
+    copy: builtins.bool | None = None,
+    requires_grad: builtins.bool = False,
+) -> Tensor:
+    """A leaf of the same data as `as_tensor` takes.
+
+    copy: True to have memory of its own; False for an error (ValueError) if the memory cannot be
+        shared; None to share it where dtype and device allow.
+    """
+    array = _exported(obj)
+    if isinstance(obj, Tensor) and device is None:
+        device = obj.device
+    made = (tensor if copy else as_tensor)(array, dtype, device)
+    if copy is False and made.array is not array:
+        raise ValueError(
+            "asarray: copy=False, but a tensor of this dtype on this device cannot share the memory"
+        )
+    return made.requires_grad_(requires_grad)
+
+
+def from_dlpack(ext_tensor: Any) -> Tensor:
+    """A tensor that shares the memory of another library's array, on the device where that is.
+
+    ext_tensor: an object with `__dlpack__`, as arrays of PyTorch, NumPy, CuPy and JAX.
+
+    >>> from_dlpack(np.arange(3.0))
+    tensor([0., 1., 2.], dtype=float64)
+    """
+    return Tensor(backend.from_dlpack(ext_tensor))
 
 
 def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
@@ -103,9 +168,7 @@ def zeros(
     requires_grad: builtins.bool = False,
 ) -> Tensor:
     """A tensor of zeros. The size is given as numbers, as one sequence, or as size=…."""
-    return _made(
-        np.zeros(sizes_to_make(sizes or (size,)), _float(dtype)), None, device, requires_grad
-    )
+    return _filled(sizes_to_make(sizes or (size,)), 0, _float(dtype), device, requires_grad)
 
 
 def ones(
@@ -116,9 +179,7 @@ def ones(
     requires_grad: builtins.bool = False,
 ) -> Tensor:
     """A tensor of ones."""
-    return _made(
-        np.ones(sizes_to_make(sizes or (size,)), _float(dtype)), None, device, requires_grad
-    )
+    return _filled(sizes_to_make(sizes or (size,)), 1, _float(dtype), device, requires_grad)
 
 
 def empty(
@@ -141,9 +202,10 @@ def full(
     requires_grad: builtins.bool = False,
 ) -> Tensor:
     """A tensor of one value; its dtype follows the value's kind unless given."""
-    if dtype is None and isinstance(fill_value, float):
-        dtype = backend.get_default_dtype()
-    return _made(np.full(sizes_to_make((size,)), fill_value, dtype), None, device, requires_grad)
+    if dtype is None:
+        is_float = isinstance(fill_value, float)
+        dtype = backend.get_default_dtype() if is_float else np.asarray(fill_value).dtype
+    return _filled(sizes_to_make((size,)), fill_value, dtype, device, requires_grad)
 
 
 def eye(
@@ -195,8 +257,8 @@ def linspace(
 def _like(
     x: Tensor, value: float, dtype: DTypeLike, device: Device, requires_grad: builtins.bool
 ) -> Tensor:
-    array = np.full(x.shape, value, x.dtype if dtype is None else dtype)
-    return _made(array, None, x.device if device is None else device, requires_grad)
+    dtype = x.dtype if dtype is None else dtype
+    return _filled(x.shape, value, dtype, x.device if device is None else device, requires_grad)
 
 
 def zeros_like(

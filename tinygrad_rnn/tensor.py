@@ -34,7 +34,7 @@ class Tensor(Writable):
     requires_grad: whether operations on this tensor are recorded.
     `Tensor(array)` wraps an array without a copy, and keeps its dtype. `Tensor([1, 2])` takes
     Python numbers to the default floating dtype. `Tensor(3, 4)` has that size, and zeros, as from
-    `empty`, until values are written.
+    `empty`, until values are written. An array stays on its device; numbers go to the default one.
     Use `tinygrad_rnn.tensor(data)` to copy, and to keep integers as they are.
     """
 
@@ -225,6 +225,8 @@ class Tensor(Writable):
     def numpy(self) -> np.ndarray[Any, Any]:
         """The values as a NumPy array on the host, sharing memory if they are there already.
 
+        This is the border: the values of a GPU are copied, once all that they depend on has been
+        computed. (PyTorch has one write `.cpu().numpy()`.)
         Raises RuntimeError if the tensor requires a gradient: use `.detach().numpy()`.
         """
         if self.requires_grad:
@@ -248,10 +250,44 @@ class Tensor(Writable):
         return self.array.tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        array = self.numpy()
-        if dtype is not None and array.dtype != dtype:
-            return array.astype(dtype)
-        return array.copy() if copy else array
+        wanted = self.dtype if dtype is None else np.dtype(dtype)
+        shares = wanted == self.dtype and not self.is_cuda
+        if copy is False and not shares:
+            raise ValueError(
+                f"__array__: a tensor of {self.dtype} on {self.device} cannot become a NumPy array "
+                f"of {wanted} without a copy"
+            )
+        return self.numpy().astype(wanted, copy=bool(copy) and shares)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """The memory as a DLPack capsule, which other libraries take in without a copy."""
+        self._check_shareable()
+        if any(stride < 0 for stride in self.array.strides):  # PyTorch would end the process
+            raise BufferError(
+                "__dlpack__: a view that runs backwards cannot be shared with every library; "
+                "use tensor.clone()"
+            )
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """The kind of device, in DLPack's numbers, and which one of that kind."""
+        return self.array.__dlpack_device__()  # type: ignore[no-any-return]
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """Where on the GPU the values are, for Numba and others; only on a GPU."""
+        if not self.is_cuda:
+            raise AttributeError("__cuda_array_interface__: this tensor is on the CPU")
+        self._check_shareable()
+        return self.array.__cuda_array_interface__  # type: ignore[no-any-return]
+
+    def _check_shareable(self) -> None:
+        """Raise BufferError if another library would compute with this and lose the gradient."""
+        if self.requires_grad:
+            raise BufferError(
+                "this tensor requires a gradient, which another library would not record; share "
+                "tensor.detach()"
+            )
 
     # Other tensors of this dtype on this device.
 
@@ -264,8 +300,9 @@ class Tensor(Writable):
         requires_grad: bool = False,
     ) -> Tensor:
         """A leaf with a copy of the data; of this tensor's dtype and device unless given."""
+        array = data.array if isinstance(data, Tensor) else data
         return Tensor(
-            np.array(data.detach().cpu() if isinstance(data, Tensor) else data),
+            array.copy() if backend.is_array(array) else np.array(array),
             dtype=self.dtype if dtype is None else dtype,
             device=self.device if device is None else device,
             requires_grad=requires_grad,
@@ -418,7 +455,8 @@ def _array_of(data: tuple[Any, ...], dtype: DTypeLike) -> Array:
     """What `Tensor(*data)` is to hold: an array as it is, numbers as an array, zeros for sizes."""
     wanted = backend.get_default_dtype() if dtype is None else dtype
     if all(isinstance(size, int) and not isinstance(size, bool) for size in data):
-        return np.zeros(sizes_to_make(data) if data else 0, wanted)
+        sizes = sizes_to_make(data) if data else (0,)
+        return backend.filled(sizes, 0, wanted, backend.get_default_device())
     if len(data) != 1:
         raise TypeError(
             f"Tensor: expected an array, a list of numbers, or sizes one by one, got {data}; "
@@ -428,8 +466,9 @@ def _array_of(data: tuple[Any, ...], dtype: DTypeLike) -> Array:
     if backend.is_array(value):
         return value
     array = np.asarray(value)
-    has_precision = isinstance(value, np.generic) or array.dtype.kind not in "biuf"
-    return array if has_precision else array.astype(wanted)
+    if not isinstance(value, np.generic) and array.dtype.kind in "biuf":
+        array = array.astype(wanted)  # Python numbers have no precision of their own
+    return backend.to_device(array, backend.get_default_device())
 
 
 def _as_array(value: Any) -> Array:
