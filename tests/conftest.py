@@ -9,10 +9,12 @@ import sys
 
 import pytest
 import strict_double
+import strict_double.cublas
 import strict_double.special
 from hypothesis import HealthCheck, settings
 
 from tinygrad_rnn import backend
+from tinygrad_rnn.scan.cuda import cublas
 from tinygrad_rnn.scan.recurrence import forget
 
 settings.register_profile(
@@ -55,6 +57,8 @@ def device(request):
     if request.param == "double":
         patch.setitem(sys.modules, "cupy", strict_double)
         patch.setitem(sys.modules, "cupyx.scipy.special", strict_double.special)
+        library = strict_double.cublas.Library()
+        patch.setattr(cublas, "load", lambda: library)
     name = "cpu" if request.param == "cpu" else "cuda"
     backend.set_default_device(name)
     forget()

@@ -3,7 +3,8 @@
 It finds, on a machine without a GPU, code that would fail or stall on one. It is a package, not a
 fake of the whole of CuPy: it has what the library uses, and raises where CuPy would convert, wrap
 around or transfer in silence. The fixture `device` of `conftest.py` puts it in CuPy's place.
-`array.py` has the array and what it refuses, `functions.py` the functions, `cuda.py` the devices.
+`array.py` has the array and what it refuses, `functions.py` the functions, `cuda.py` the devices,
+`compiled.py` the kernels, `cublas.py` the products of matrices that CUDA graphs can hold.
 """
 
 from numpy import (
@@ -30,6 +31,7 @@ from numpy import (
 
 from strict_double import cuda, functions
 from strict_double.array import ndarray, reading
+from strict_double.compiled import RawKernel, RawModule
 from strict_double.cuda import is_available
 from strict_double.functions import linalg
 

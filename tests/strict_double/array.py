@@ -239,6 +239,7 @@ def wrapped(result, *parents):
     for parent in parents:
         if parent.data.mem.owner is owner:
             return parent._view(result)
+    cuda.check_not_capturing()
     made = object.__new__(ndarray)
     made._own(result)
     return made

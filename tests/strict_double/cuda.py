@@ -1,11 +1,13 @@
 """Devices, streams, events and memory of the test double: `cupy.cuda`, with two GPUs on the host.
 
-Nothing runs asynchronously: a stream is a name, and an event a time. Capturing a graph is refused
-until somebody fills it in. The arrays are in `array.py`.
+Nothing runs asynchronously: a stream is a name, and an event a time. While a stream captures, what
+is launched (kernels, products of matrices) is noted down for the graph and not done; operations on
+arrays are not noted, so the double refuses them then. The arrays are in `array.py`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 import weakref
@@ -87,6 +89,7 @@ class Stream:
         self.ptr = 0 if null else Stream._count
         self.is_non_blocking = non_blocking
         self._before = []
+        self._captured = None  # what is launched while a graph is captured
 
     def use(self):
         global _stream
@@ -113,16 +116,51 @@ class Stream:
         pass
 
     def is_capturing(self):
-        return False
+        return self._captured is not None
 
     def begin_capture(self, mode=None):
-        raise CUDARuntimeError("the double captures no graphs")
+        if not self.ptr:
+            raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: the default stream")
+        self._captured = []
 
     def end_capture(self):
-        raise CUDARuntimeError("the double captures no graphs")
+        captured, self._captured = self._captured, None
+        if captured is None:
+            raise CUDARuntimeError("cudaErrorIllegalState: no capture was begun")
+        return Graph(captured)
 
 
 Stream.null = Stream(null=True)
+
+
+class Graph:
+    """Launches that were captured, to be done all at once. It holds on to no array, as CuPy's."""
+
+    def __init__(self, launches):
+        self.launches = launches
+
+    def launch(self, stream=None):
+        check_not_capturing()
+        for function, args in self.launches:
+            function(*args)
+
+    def upload(self, stream=None):
+        pass
+
+
+def launch(function, *args):
+    """Do something on the device; or note it down, if the current stream captures."""
+    captured = get_current_stream()._captured
+    if captured is None:
+        function(*args)
+    else:
+        captured.append((function, args))
+
+
+def check_not_capturing():
+    """Raise CUDARuntimeError if the current stream captures."""
+    if get_current_stream().is_capturing():
+        raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: the double notes launches only")
 
 
 def get_current_stream(device_id=-1):
@@ -211,3 +249,12 @@ class MemoryPool:
 
     def free_all_blocks(self, stream=None):
         pass
+
+    def malloc(self, size):
+        raise NotImplementedError("arrays of the double are NumPy's, and never ask")
+
+
+@contextlib.contextmanager
+def using_allocator(allocator=None):
+    """Where memory comes from; the double's always comes from NumPy."""
+    yield

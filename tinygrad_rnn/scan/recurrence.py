@@ -8,7 +8,8 @@ again), Vars write an equation (a scan inside a scan). No second derivative is w
 
 What the rule reads of the forward pass are stacks among its outputs. If they are not there, because
 nobody wanted to keep them (`checkpoint`), the rule runs the forward pass again.
-Read pullback.py first, then this file; what runs the loop is in replay/ and interpret.py.
+Read pullback.py first, then this file; what runs the loop is in replay/ (NumPy), cuda/ and
+interpret.py.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from tinygrad_rnn.backend import namespace
 from tinygrad_rnn.ops.primitive import Primitive
 from tinygrad_rnn.program import Program, Var
+from tinygrad_rnn.scan import cuda
 from tinygrad_rnn.scan.drawing import Drawing
 from tinygrad_rnn.scan.factors import gather_factors
 from tinygrad_rnn.scan.interpret import interpret
@@ -47,6 +49,7 @@ class Recurrence(Primitive):
         self.order = order
         self.differentiable = True
         self._plan = Plan(program, order)
+        self._cuda_plan = cuda.Plan(program, order)
         self._pullbacks: dict[Any, tuple[Pullback, Recurrence]] = {}
         self._keeping: dict[Any, Recurrence] = {}
         self._without: dict[Any, list[int]] = {}
@@ -56,13 +59,16 @@ class Recurrence(Primitive):
     ) -> list[Any]:
         if drawing is not None:
             inputs = self._with_drawn(inputs, drawing)
-        if xp is not np:
+        if xp is np:
+            outputs = pool.run(Frame, self._plan, inputs, length, reverse)
+        elif cuda.way() != "interpret":
+            outputs = cuda.run(self._cuda_plan, xp, inputs, length, reverse)
+        else:
             steps = (self.program, xp, inputs, length, reverse)
             return run_part(self.order, "loop", interpret, *steps)
-        outputs = pool.run(Frame, self._plan, inputs, length, reverse)
         if drawing is None:
             return outputs
-        return [np.array(x) for x in outputs]  # the next segment may have the same memory
+        return [xp.array(x) for x in outputs]  # the next segment may have the same memory
 
     def _with_drawn(self, inputs: Sequence[Any], drawing: Drawing) -> tuple[Any, ...]:
         """The inputs with the random numbers, which are the last of the sequences."""

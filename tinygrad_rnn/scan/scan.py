@@ -12,8 +12,7 @@ import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-import numpy as np
-
+from tinygrad_rnn.backend import namespace
 from tinygrad_rnn.modes import current
 from tinygrad_rnn.ops import Tracer, concatenate, split
 from tinygrad_rnn.ops.primitive import describe
@@ -103,7 +102,7 @@ def _apart(ys: Sequence[Any]) -> list[Any]:
     found: list[Any] = []
     for y in ys:
         shared = type(y) is Tensor and any(
-            np.may_share_memory(y.array, earlier.array) for earlier in found
+            namespace(y.array).may_share_memory(y.array, earlier.array) for earlier in found
         )
         found.append(y.clone() if shared else y)
     return found

@@ -1,0 +1,175 @@
+"""Kernels of the test double: CUDA's C++ compiled by g++, run thread after thread on the host.
+
+The text is the one that a GPU would get; only the words that g++ does not know are defined away. It
+must be a kernel whose threads do not talk to each other. As CuPy, a call does not look at the types
+that the text declares, so the double does: a Python int is 8 bytes, a Python float a double.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from strict_double import cuda
+from strict_double.array import ndarray
+
+HOST = """\
+#define ON_THE_HOST
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __restrict__
+#define __launch_bounds__(...)
+struct Index { unsigned x, y, z; };
+static thread_local Index blockIdx, blockDim, threadIdx, gridDim;
+typedef unsigned short half_bits;
+static inline float from_half(half_bits x) {
+  _Float16 y;
+  __builtin_memcpy(&y, &x, 2);
+  return (float)y;
+}
+static inline half_bits to_half(float x) {
+  _Float16 y = (_Float16)x;
+  half_bits z;
+  __builtin_memcpy(&z, &y, 2);
+  return z;
+}
+"""
+_FUNCTIONS = """\
+static inline float {name}({floats}) {{ return __builtin_{name}f({given}); }}
+static inline double {name}({doubles}) {{ return __builtin_{name}({given}); }}
+"""
+_OF_ONE = (
+    *("tanh", "exp", "expm1", "log", "log1p", "sin", "cos"),
+    *("sqrt", "erf", "fabs", "floor", "ceil", "rint"),
+)
+for _name in _OF_ONE:
+    HOST += _FUNCTIONS.format(name=_name, floats="float x", doubles="double x", given="x")
+for _name in ("pow", "fmod", "fmax", "fmin"):
+    HOST += _FUNCTIONS.format(
+        name=_name, floats="float x, float y", doubles="double x, double y", given="x, y"
+    )
+for _name in ("isinf", "isfinite"):
+    HOST += f"static inline bool {_name}(float x) {{ return __builtin_{_name}(x); }}\n"
+    HOST += f"static inline bool {_name}(double x) {{ return __builtin_{_name}(x); }}\n"
+
+RUNNER = """
+extern "C" void run_on_the_host(unsigned blocks, unsigned threads{declared}) {{
+  gridDim = {{blocks, 1, 1}};
+  blockDim = {{threads, 1, 1}};
+  for (unsigned b = 0; b < blocks; b++)
+    for (unsigned t = 0; t < threads; t++) {{
+      blockIdx = {{b, 0, 0}};
+      threadIdx = {{t, 0, 0}};
+      {name}({given});
+    }}
+}}
+"""
+_KINDS = {  # of parameters: ctypes' type, and what a call may give
+    "i64": (ctypes.c_int64, int),
+    "long long": (ctypes.c_int64, int),
+    "unsigned long long": (ctypes.c_uint64, int | np.uint64),
+    "u64": (ctypes.c_uint64, int | np.uint64),
+    "int": (ctypes.c_int32, np.int32),
+    "unsigned": (ctypes.c_uint32, np.uint32),
+    "u32": (ctypes.c_uint32, np.uint32),
+    "double": (ctypes.c_double, float),
+    "float": (ctypes.c_float, np.float32),
+}
+_folder = None
+
+
+def has_compiler():
+    """Whether kernels can be compiled on this machine."""
+    return shutil.which("g++") is not None
+
+
+def compiled(text):
+    """The library of a text that g++ has compiled; once for each text."""
+    global _folder
+    if _folder is None:
+        _folder = tempfile.TemporaryDirectory(prefix="kernels-")
+    path = Path(_folder.name) / hashlib.sha256(text.encode()).hexdigest()
+    source, library = path.with_suffix(".cpp"), path.with_suffix(".so")
+    if not library.exists():
+        source.write_text(text)
+        # No fused multiply-adds: a GPU has them, but differences from NumPy would then be found in
+        # every bit, and none of them would tell anything.
+        flags = ["-O1", "-shared", "-fPIC", "-w", "-ffp-contract=off"]
+        command = ["g++", *flags, str(source), "-o", str(library)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"g++ does not compile this kernel:\n{done.stderr}\n{text}")
+    return ctypes.CDLL(str(library))
+
+
+class RawKernel:
+    """One kernel of a text, by its name."""
+
+    def __init__(
+        self, code, name, options=(), backend="nvrtc", translate_cucomplex=False, *, jitify=False
+    ):
+        self.code = code
+        self.name = name
+
+    @functools.cached_property
+    def _launcher(self):
+        pattern = rf"__global__\s+void\s+{self.name}\s*\(([^)]*)\)"
+        found = re.search(pattern, self.code)
+        if not found:
+            raise cuda.CUDARuntimeError(f"named symbol not found: {self.name}")
+        parameters = [" ".join(text.split()) for text in found[1].split(",") if text.strip()]
+        names = [re.search(r"\w+$", text)[0] for text in parameters]
+        runner = RUNNER.format(
+            name=self.name,
+            declared="".join(f", {text}" for text in parameters),
+            given=", ".join(names),
+        )
+        function = compiled(HOST + self.code + runner).run_on_the_host
+        kinds = [re.sub(r"\bconst\b|\w+$", "", text).strip() for text in parameters]
+        types = [ctypes.c_void_p if "*" in kind else _KINDS[kind][0] for kind in kinds]
+        function.argtypes = [ctypes.c_uint32, ctypes.c_uint32, *types]
+        function.restype = None
+        return function, kinds
+
+    def __call__(self, grid, block, args, *, shared_mem=0):
+        function, kinds = self._launcher
+        if len(args) != len(kinds):
+            raise TypeError(f"{self.name} takes {len(kinds)} arguments, got {len(args)}")
+        values = [_value(x, kind) for x, kind in zip(args, kinds, strict=True)]
+        cuda.launch(function, *grid, *block, *values)
+
+    def compile(self, log_stream=None):
+        self._launcher  # noqa: B018
+
+
+class RawModule:
+    """A text with several kernels."""
+
+    def __init__(self, *, code, options=(), backend="nvrtc"):
+        self.code = code
+
+    def get_function(self, name):
+        return RawKernel(self.code, name)
+
+
+def _value(x, kind):
+    """An argument as the host's function takes it; TypeError where a GPU would read rubbish."""
+    if "*" in kind:
+        if type(x) is ndarray:
+            return x.data.ptr
+        if isinstance(x, int):
+            return x
+        raise TypeError(f"{type(x)} for a {kind}: expected an array or an address")
+    wanted = _KINDS[kind][1]
+    if not isinstance(x, wanted):
+        raise TypeError(f"{type(x)} for a {kind}: the GPU would read other bytes than meant")
+    return x if isinstance(x, int | float) else x.item()

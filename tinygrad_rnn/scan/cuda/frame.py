@@ -1,0 +1,352 @@
+"""What is one run of a plan on a GPU: memory for T steps, and the launches that fill it?
+
+A Frame is built once for a T. The addresses of a launch move on by a fixed distance from step to
+step, so all launches of the loop are known beforehand. The second run captures them as a CUDA
+graph, and from then on a run of the loop is one launch; where capture is refused, they are made one
+by one.
+
+What a run hands out are views of the frame's memory, which is used again only when nobody holds one
+any more. A sequence that the loop reads is read where it lies; one that lies elsewhere in the next
+run is copied, from then on, to a place of its own. Read plan.py and launches.py before this file.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from tinygrad_rnn.ops.lifting import lift
+from tinygrad_rnn.precision import get_float32_matmul_precision
+from tinygrad_rnn.program import Equation, Program, Trace, Var, evaluate
+from tinygrad_rnn.scan import memory
+from tinygrad_rnn.scan.cuda import cublas
+from tinygrad_rnn.scan.cuda.launches import CannotLaunch, Launch, bind, call, run_at_once
+from tinygrad_rnn.scan.cuda.plan import Plan
+from tinygrad_rnn.scan.cuda.schedule import Call, Gemm, Instruction, View, schedule
+from tinygrad_rnn.scan.memory import Storage
+from tinygrad_rnn.scan.partition import stacked_flags
+from tinygrad_rnn.scan.parts import Call as Made
+from tinygrad_rnn.scan.parts import make, run_part
+from tinygrad_rnn.scan.sums import sum_of
+
+
+class Lifted(NamedTuple):
+    """What is done for all steps at once: instructions on values with T in front.
+
+    inputs, outputs: the variables of the step whose values go in and come out, with their own here.
+    """
+
+    instructions: list[Instruction]
+    inputs: list[tuple[Var, Var]]
+    outputs: list[tuple[Var, Var]]
+
+
+class Frame:
+    """Memory and launches for runs of `length` steps in one direction, on one stream."""
+
+    def __init__(self, plan: Plan, length: int, reverse: bool, xp: Any) -> None:
+        plan.lower()
+        self.plan, self.length, self.reverse, self.xp = plan, length, reverse, xp
+        self.busy = False
+        self._setting = _setting(xp)
+        self._arrays: dict[Storage, Any] = {}
+        self.carry = [xp.empty((length + 1, *x.shape), x.dtype) for x in plan.program.carry]
+        for x in self._in_memory():
+            self._array(plan.place(x).storage)
+        self._before = self._lift(plan.parts.before, plan.stacked)
+        self._after = self._lift(plan.parts.after, plan.parts.stacks)
+        self._inputs = {*plan.program.sequences}
+        self._given: list[Any] = []  # the sequences of the run that goes on
+        self._addresses: list[int] = []  # where they were in the last one
+        self._copies: dict[int, Any] = {}  # of sequences that do not stay where they were
+        self._loop: list[Made] | None = None
+        self._graph: Any = None
+        self._pool: Any = None  # the graph's own memory
+        arrays = [*self._arrays.values(), *self.carry]
+        self.owners = [x.data.mem for x in arrays]
+        self.nbytes = sum(x.nbytes for x in arrays)
+        self._references = [sys.getrefcount(x) for x in self.owners]
+
+    def fits(self, plan: Any, length: int, reverse: bool) -> bool:
+        """Whether this frame is for such a run, on the device and stream that are now current."""
+        same = self.plan is plan and self.length == length and self.reverse == reverse
+        return same and self._setting == _setting(self.xp)
+
+    def idle(self) -> bool:
+        """Whether the memory is not being used: no run, and no view that a run handed out."""
+        return not self.busy and [sys.getrefcount(x) for x in self.owners] == self._references
+
+    # Building.
+
+    def _in_memory(self) -> list[Var]:
+        """The values of a step that the loop finds or leaves in memory."""
+        found: list[Var] = [*self.plan.stacked, *self.plan.next_carry]
+        for instruction in self.plan.loop:
+            if isinstance(instruction, Gemm | Call | View):
+                equation = instruction.equation
+                found += [*equation.variables, *equation.outputs]
+            else:
+                found += instruction.loads
+                found += [store.target for store in instruction.stores]
+        return found
+
+    def _array(self, storage: Storage) -> Any:
+        """The memory of a storage; of sequences and carries, there is other."""
+        if storage.kind in (memory.GIVEN, memory.BEFORE, memory.AFTER):
+            return None
+        if storage not in self._arrays:
+            lead = (self.length,) if storage.kind == memory.STACK else ()
+            self._arrays[storage] = self.xp.empty((*lead, *storage.shape), storage.dtype)
+        return self._arrays[storage]
+
+    def _whole(self, storage: Storage) -> Any:
+        """A storage's values for all steps, (T, …); one value for all, if there is only one."""
+        if storage.kind == memory.GIVEN:
+            return self._given[storage.number]
+        if storage.kind in (memory.BEFORE, memory.AFTER):
+            whole = self.carry[storage.number]
+            from_start = (storage.kind == memory.BEFORE) != self.reverse
+            return whole[:-1] if from_start else whole[1:]
+        return self._array(storage)
+
+    def _moves(self, storage: Storage) -> bool:
+        """Whether a storage has a value for each step."""
+        return storage.kind not in (memory.SCRATCH, memory.FIXED)
+
+    def _at(self, x: Var, t: int) -> Any:
+        """A value at step t."""
+        place = self.plan.place(x)
+        whole = self._whole(place.storage)
+        return place.of(whole[t, ...] if self._moves(place.storage) else whole)
+
+    def _lift(self, equations: Sequence[Equation], wanted: Iterable[Var]) -> Lifted:
+        """Equations of a step, for all steps at once; `wanted`: results to be written in place."""
+        fixed = self.plan.parts.fixed_values
+        made = {x for equation in equations for x in equation.outputs}
+        trace = Trace()
+        lifted: dict[Var, Var] = {}
+        for x in dict.fromkeys(x for equation in equations for x in equation.variables):
+            if x not in made:
+                shape = x.shape if x in fixed else (self.length, *x.shape)
+                lifted[x] = trace.input(x, x.name, shape)
+        inputs = list(lifted.items())
+        for equation in equations:
+            operands = [lifted[x] if type(x) is Var else x for x in equation.inputs]
+            ndims = [len(x.shape) if type(x) is Var else 0 for x in equation.inputs]
+            flags = stacked_flags(equation, fixed)
+            result = lift(equation.primitive, operands, flags, ndims, equation.params)
+            several = result if type(result) is list else [result]
+            lifted.update(zip(equation.outputs, several, strict=True))
+        outputs = [(x, lifted[x]) for x in wanted if x in made]
+        kept = Program(trace.equations, [], [], [], [], [y for _, y in outputs])
+        return Lifted(schedule(kept.equations, kept.stacked), inputs, outputs)
+
+    def _bind_loop(self, products: cublas.Blas | None) -> list[Made]:
+        """The launches of all steps, in order."""
+        if not self.length:
+            return []
+        steps = range(self.length)
+        order = steps[::-1] if self.reverse else steps
+        first = partial(self._at, t=order[0])
+        columns: list[list[Made]] = []
+        for instruction in self.plan.loop:
+            if isinstance(instruction, View):
+                continue
+            try:
+                if isinstance(instruction, Call):
+                    raise CannotLaunch
+                launch = bind(instruction, first, products)
+            except CannotLaunch:
+                columns.append(self._calls(instruction.equation, order))  # type: ignore[union-attr]
+            else:
+                if launch is not None:
+                    columns.append(self._launches(launch))
+        return [made for step in zip(*columns, strict=True) for made in step]
+
+    def _launches(self, launch: Launch) -> list[Made]:
+        """A launch at every step: its addresses, moved on."""
+        storages = [self.plan.place(x).storage for x in launch.values]
+        sign = -1 if self.reverse else 1
+        moves = [
+            sign * self._whole(storage).strides[0] if self._moves(storage) else 0
+            for storage in storages
+        ]
+        return [
+            (
+                launch.function,
+                [address + k * move for address, move in zip(launch.addresses, moves, strict=True)],
+            )
+            for k in range(self.length)
+        ]
+
+    def _calls(self, equation: Equation, order: Iterable[int]) -> list[Made]:
+        """An equation that the array library computes, at every step."""
+        return [
+            (
+                call,
+                (
+                    equation,
+                    [self._at(x, t) if type(x) is Var else x for x in equation.inputs],
+                    [self._at(x, t) for x in equation.outputs],
+                ),
+            )
+            for t in order
+        ]
+
+    # Running.
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        """The outputs for these inputs: arrays for the program's carry, sequences and constants."""
+        plan, program, xp = self.plan, self.plan.program, self.xp
+        count = len(program.carry)
+        known = dict(zip(program.sequences + program.constants, inputs[count:], strict=True))
+        known.update((x, xp.ascontiguousarray(known[x])) for x in program.sequences)
+        run = partial(run_part, plan.order)
+        products = cublas.blas(xp)
+        known = run("fixed", evaluate, plan.parts.fixed, known)
+        for storage, array in self._arrays.items():
+            if storage.kind == memory.FIXED:
+                array[...] = known[plan.constants[storage.number]]
+        for number in range(count):
+            self._first(number)[...] = inputs[number]
+        self._take_in([known[x] for x in program.sequences])
+        places = {x: self._all(x, known) for x, _ in self._before.outputs}
+        run("before", self._run_lifted, self._before, known, places, products)
+        self._run_loop(run, products)
+        late = run("after", self._run_lifted, self._after, known, {}, products)
+        known = {**known, **late}
+        sums = run("totals", self._sums, known)
+        last = [self._last(number).copy() for number in range(count)]
+        self._given = []
+        return [*last, *(self._stacked(x, known) for x in program.stacked), *sums]
+
+    def _take_in(self, sequences: Sequence[Any]) -> None:
+        """Note where the sequences lie; copy those that lay elsewhere in some earlier run."""
+        self._given = list(sequences)
+        for number, array in enumerate(sequences):
+            if self._loop is not None and number not in self._copies:
+                if array.data.ptr == self._addresses[number]:
+                    continue
+                self._copies[number] = self.xp.empty_like(array)
+                self._loop = self._graph = None
+            if number in self._copies:
+                self._copies[number][...] = array
+                self._given[number] = self._copies[number]
+        self._addresses = [array.data.ptr for array in self._given]
+
+    def _run_loop(self, run: Any, products: cublas.Blas | None) -> None:
+        """By the graph; at first by launches, which also compiles what they need."""
+        if self._loop is None:
+            self._loop = self._bind_loop(products)
+            self._references = [sys.getrefcount(x) for x in self.owners]  # calls hold some
+            run("loop", make, self._loop)
+            return
+        if self._graph is None and self._may_capture(products):
+            self._graph = self._capture(products)
+        if self._graph is None:
+            run("loop", make, self._loop)
+        else:
+            run("loop", self._graph.launch)
+
+    def _may_capture(self, products: cublas.Blas | None) -> bool:
+        return (
+            way() == "graph"
+            and bool(self._loop)
+            and self.plan.refused is None
+            and products is not None
+        )
+
+    def _capture(self, products: Any) -> Any:
+        """The launches of the loop as a CUDA graph; None if they cannot be, and why in the plan."""
+        xp, stream = self.xp, self.xp.cuda.Stream(non_blocking=True)
+        self._pool = xp.cuda.MemoryPool()  # what calls allocate meanwhile belongs to the graph
+        reason = None
+        collecting = gc.isenabled()
+        gc.disable()  # a collected graph would be an operation that capture does not allow
+        try:
+            with stream, xp.cuda.using_allocator(self._pool.malloc):
+                products.use(stream.ptr)
+                stream.begin_capture()
+                try:
+                    make(self._loop or [])
+                except Exception as error:
+                    reason = error
+                graph = stream.end_capture()
+        except Exception as error:
+            reason = reason or error
+        finally:
+            products.use(xp.cuda.get_current_stream().ptr)
+            if collecting:
+                gc.enable()
+        if reason is not None:
+            self.plan.refused = f"{type(reason).__name__}: {reason}"
+            return None
+        return graph
+
+    def _run_lifted(
+        self,
+        part: Lifted,
+        known: dict[Var, Any],
+        places: dict[Var, Any],
+        products: cublas.Blas | None,
+    ) -> dict[Var, Any]:
+        """The outputs of a part, in their places if they have any."""
+        arrays = {y: self._all(x, known) for x, y in part.inputs}
+        arrays.update((y, places[x]) for x, y in part.outputs if x in places)
+        run_at_once(part.instructions, arrays, self.xp, products)
+        for x, y in part.outputs:
+            if x in places and arrays[y] is not places[x]:  # a view of something else
+                places[x][...] = arrays[y]
+        return {x: arrays[y] for x, y in part.outputs}
+
+    def _sums(self, known: dict[Var, Any]) -> list[Any]:
+        fixed = self.plan.parts.fixed_values
+        values = partial(self._all, known=known)
+        return [sum_of(total, values, fixed, self.length) for total in self.plan.parts.totals]
+
+    def _all(self, x: Var, known: dict[Var, Any]) -> Any:
+        """The values of all steps, (T, …), or the value of what is the same at all steps."""
+        if x in known:
+            return known[x]
+        view = self.plan.view(x)
+        if view is None:
+            return self._whole(self.plan.place(x).storage)
+        (base,) = view.inputs
+        made = lift(
+            view.primitive, [self._all(base, known)], [True], [len(base.shape)], view.params
+        )
+        return made[x.index] if type(made) is list else made
+
+    def _stacked(self, x: Var, known: dict[Var, Any]) -> Any:
+        """A stack to hand out: a view of this frame's memory, or a copy of what is not its own."""
+        values = self._all(x, known)
+        if x in self.plan.parts.fixed_values:
+            return self.xp.broadcast_to(values, (self.length, *x.shape)).copy()
+        return values.copy() if x in self._inputs else values[...]
+
+    def _first(self, number: int) -> Any:
+        """Where the initial state of a carry goes."""
+        return self.carry[number][self.length if self.reverse else 0, ...]
+
+    def _last(self, number: int) -> Any:
+        """Where the last state of a carry is."""
+        return self.carry[number][0 if self.reverse else self.length, ...]
+
+
+def _setting(xp: Any) -> tuple[Any, ...]:
+    """What a frame's launches are made for: device, stream, precision of products."""
+    stream = xp.cuda.get_current_stream().ptr
+    return xp.cuda.Device().id, stream, get_float32_matmul_precision(), way()
+
+
+def way() -> str:
+    """How loops are run, as the environment variable TINYGRAD_RNN_CUDA_LOOP says.
+
+    "graph" (a CUDA graph, from the second run on), "launches" (the same launches, one by one), or
+    "interpret" (equation by equation, in interpret.py).
+    """
+    return os.environ.get("TINYGRAD_RNN_CUDA_LOOP", "graph")

@@ -1,0 +1,158 @@
+"""What is launched for an instruction, on given arrays?
+
+A `Launch` is a function of addresses: of a kernel, compiled for how its operands lie, or of cuBLAS.
+Its addresses move on by a fixed distance from step to step, so a launch of one step says what the
+launches of all steps are. What is neither a kernel nor a product of matrices is computed by the
+array library and copied to its place. Read schedule.py, source.py and cublas.py before this file.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from tinygrad_rnn.backend import namespace
+from tinygrad_rnn.program import Equation, Var
+from tinygrad_rnn.scan.cuda.cublas import Blas, Matrix, matrix_of
+from tinygrad_rnn.scan.cuda.rewriting import add_product
+from tinygrad_rnn.scan.cuda.schedule import Call, Gemm, Instruction, Kernel, View
+from tinygrad_rnn.scan.cuda.source import THREADS, Operand, kernel_source
+
+#: How a kernel is called in profiles.
+NAME = "recurrence"
+
+
+class Launch(NamedTuple):
+    """function(*addresses) launches; `values` are the variables that lie at the addresses."""
+
+    function: Callable[..., None]
+    addresses: list[int]
+    values: list[Var]
+
+
+def bind(
+    instruction: Kernel | Gemm, array: Callable[[Var], Any], products: Blas | None
+) -> Launch | None:
+    """The launch of an instruction on these arrays; None for nothing to do.
+
+    array: gives the array of a variable.
+
+    Raises CannotLaunch for a product that cuBLAS cannot do on arrays that lie so.
+    """
+    if isinstance(instruction, Gemm):
+        return _bind_product(instruction.equation, array, products)
+    return _bind_kernel(instruction, array)
+
+
+class CannotLaunch(RuntimeError):
+    """The array library must compute this itself."""
+
+
+def _bind_kernel(kernel: Kernel, array: Callable[[Var], Any]) -> Launch | None:
+    loads = {x: array(x) for x in kernel.loads}
+    stores = [(store.value, store.part_of(array(store.target))) for store in kernel.stores]
+    count = math.prod(kernel.shape)
+    if not count or not stores:
+        return None
+    xp = namespace(stores[0][1])
+    text = kernel_source(
+        NAME,
+        kernel.shape,
+        kernel.equations,
+        {x: _operand(found, kernel.shape) for x, found in loads.items()},
+        [(x, _operand(found, kernel.shape)) for x, found in stores],
+    )
+    compiled = _compiled(xp, text)
+    grid, block = (-(-count // THREADS),), (THREADS,)
+
+    def launch(*addresses: int) -> None:
+        compiled(grid, block, (*addresses, count))
+
+    arrays = [*loads.values(), *(found for _, found in stores)]
+    values = [*loads, *(store.target for store in kernel.stores)]
+    return Launch(launch, [x.data.ptr for x in arrays], values)
+
+
+def _operand(array: Any, shape: Sequence[int]) -> Operand:
+    """How an array lies for a kernel over `shape`, to which it may have to be broadcast."""
+    lead = len(shape) - array.ndim
+    strides = [
+        0 if size == 1 else stride // array.itemsize
+        for size, stride in zip(array.shape, array.strides, strict=True)
+    ]
+    return Operand(array.dtype, (*(0,) * lead, *strides))
+
+
+@functools.lru_cache(maxsize=4096)
+def _compiled(xp: Any, text: str) -> Any:
+    """The kernel of a text, compiled when it is first launched."""
+    return xp.RawKernel(text, NAME)
+
+
+def _bind_product(equation: Equation, array: Callable[[Var], Any], products: Blas | None) -> Launch:
+    a, b, out = *equation.inputs[-2:], equation.outputs[0]
+    arrays = [array(x) for x in (a, b, out)]
+    matrices = [_matrix(x) for x in arrays]
+    if products is None or any(x is None for x in matrices) or matrices[2].by_columns:  # type: ignore[union-attr]
+        raise CannotLaunch(equation.primitive.name)
+    left, right, result = (x for x in matrices if x is not None)
+    adding = equation.primitive is add_product
+    function = products.product(left, right, result, out.dtype, adding)
+    return Launch(function, [x.data.ptr for x in arrays], [a, b, out])
+
+
+def _matrix(array: Any) -> Matrix | None:
+    """An array as one matrix: a vector is a row, leading axes are rows."""
+    if array.ndim == 2:
+        return matrix_of(array)
+    if array.ndim == 1:
+        return matrix_of(array[None])
+    if not array.flags.c_contiguous:
+        return None
+    return matrix_of(array.reshape(-1, array.shape[-1]))
+
+
+def call(equation: Equation, operands: Sequence[Any], outs: Sequence[Any]) -> None:
+    """Have the array library compute an equation, and copy the results to where they belong."""
+    xp = namespace(*outs)
+    made = equation.primitive.evaluate(xp, *operands, **equation.params)
+    for out, result in zip(outs, made if type(made) is list else [made], strict=True):
+        out[...] = result
+
+
+def run_at_once(
+    instructions: Sequence[Instruction], arrays: dict[Var, Any], xp: Any, products: Blas | None
+) -> None:
+    """Run instructions on arrays, to which those of the results are added.
+
+    A result that has an array already is written there.
+    """
+
+    def array(x: Var) -> Any:
+        if x not in arrays:
+            arrays[x] = xp.empty(x.shape, x.dtype)
+        return arrays[x]
+
+    def run_equation(equation: Equation) -> None:
+        operands = [array(x) if type(x) is Var else x for x in equation.inputs]
+        call(equation, operands, [array(x) for x in equation.outputs])
+
+    for instruction in instructions:
+        if isinstance(instruction, View):
+            equation = instruction.equation
+            made = equation.primitive.evaluate(xp, array(equation.inputs[0]), **equation.params)
+            several = made if type(made) is list else [made]
+            arrays.update(zip(equation.outputs, several, strict=True))
+        elif isinstance(instruction, Call):
+            run_equation(instruction.equation)
+        else:
+            try:
+                launch = bind(instruction, array, products)
+            except CannotLaunch:
+                assert isinstance(instruction, Gemm)
+                run_equation(instruction.equation)
+            else:
+                if launch is not None:
+                    launch.function(*launch.addresses)

@@ -1,0 +1,183 @@
+"""How is a step laid out for a GPU: what is computed when, and where is each value between?
+
+As partition.py says, but for what costs nothing: an elementwise equation before or after the loop
+goes into a kernel of the loop that is there anyway, where it saves memory and its traffic. A Plan
+holds for any number of steps; frame.py binds it to memory for one. Read rewriting.py and
+schedule.py before this file.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from tinygrad_rnn.backend import namespace
+from tinygrad_rnn.ops.elementwise import copy
+from tinygrad_rnn.ops.shape import split
+from tinygrad_rnn.program import Equation, Program, Var
+from tinygrad_rnn.scan import memory
+from tinygrad_rnn.scan.cuda.rewriting import add_product, rewritten
+from tinygrad_rnn.scan.cuda.schedule import fuse, is_join, is_kernel, is_view, schedule
+from tinygrad_rnn.scan.memory import Place, Storage
+from tinygrad_rnn.scan.partition import Partition, partition
+
+
+class Plan:
+    """A step for a GPU, laid out once for any number of steps.
+
+    order: how often a step was pulled back to give this one.
+    program, parts: the step, rewritten, and its equations by when they run.
+    loop: the instructions of one step. stacked: the values of which all T are kept in memory.
+    refused: why the loop could not be captured as a CUDA graph; None as long as nothing is known
+        against it.
+    """
+
+    def __init__(self, program: Program, order: int = 0) -> None:
+        self.order = order
+        self.refused: str | None = None
+        self._given = program
+        self._lock = threading.Lock()
+        self._ready = False
+
+    def lower(self) -> None:
+        """Work the plan out, unless that has been done: not before somebody wants to run it."""
+        with self._lock:
+            if not self._ready:
+                self._lower()
+                self._ready = True
+
+    def _lower(self) -> None:
+        self.program = program = rewritten(self._given)
+        self.parts = parts = gathered(partition(program), program)
+        self.constants = [
+            *program.constants,
+            *(x for equation in parts.fixed for x in equation.outputs),
+        ]
+        self._inputs = {*program.carry, *program.sequences, *parts.fixed_values}
+        self._hosts = {  # a value that lies in another's memory, and the equation that says so
+            x: equation
+            for equation in [*parts.before, *parts.loop]
+            if is_view(equation) or equation.primitive is add_product
+            for x in equation.outputs
+        }
+        self.next_carry, claims = self._claims()
+        made_before = {x for equation in parts.before for x in equation.outputs}
+        read = [*parts.stacks, *(x for e in parts.after for x in e.variables)]
+        read += [x for e in parts.loop for x in e.variables if x in made_before]
+        self.stacked = {root for root in map(self.root, read) if root not in self._inputs}
+        self.loop = schedule(parts.loop, {*self.stacked, *self.next_carry})
+        self.places: dict[Var, Place] = claims
+        for kind, values in (
+            (memory.FIXED, self.constants),
+            (memory.GIVEN, program.sequences),
+            (memory.BEFORE, program.carry),
+        ):
+            for number, x in enumerate(values):
+                self.places[x] = Storage(kind, x.shape, x.dtype, number).whole()
+
+    def _claims(self) -> tuple[list[Var], dict[Var, Place]]:
+        """The carry's next values, each computed where it belongs; a copy of what cannot be."""
+        found: list[Var] = []
+        claims: dict[Var, Place] = {}
+        for number, x in enumerate(self.program.next_carry):
+            root = x
+            while root in self._hosts and self._hosts[root].primitive is add_product:
+                root = self._hosts[root].inputs[0]
+            if root in self._hosts or root in self._inputs or root in claims:
+                x = root = self._copied(x)
+            found.append(x)
+            claims[root] = Storage(memory.AFTER, x.shape, x.dtype, number).whole()
+        return found, claims
+
+    def _copied(self, x: Var) -> Var:
+        """A copy of a value, made by the loop."""
+        y = Var(x.owner, x.shape, x.dtype, x.device, x.name)
+        y.equation = Equation(copy, [x], [y], {})
+        self.parts.loop.append(y.equation)
+        return y
+
+    def root(self, x: Var) -> Var:
+        """The value in whose memory another lies."""
+        while x in self._hosts:
+            x = self._hosts[x].inputs[0]
+        return x
+
+    def place(self, x: Var) -> Place:
+        """Where a value is within a step."""
+        if x not in self.places:
+            host = self._hosts.get(x)
+            if host is None:
+                kind = memory.STACK if x in self.stacked else memory.SCRATCH
+                self.places[x] = Storage(kind, x.shape, x.dtype).whole()
+            elif host.primitive is add_product:
+                self.places[x] = self.place(host.inputs[0])
+            else:
+                self.places[x] = _seen(host, x.index, self.place(host.inputs[0]))
+        return self.places[x]
+
+    def view(self, x: Var) -> Equation | None:
+        """The equation that makes a value of another's memory without a launch, if it is so."""
+        host = self._hosts.get(x)
+        return None if host is None or host.primitive is add_product else host
+
+
+def _seen(equation: Equation, index: int, place: Place) -> Place:
+    """Where output number `index` of a view is, if its operand is at `place`."""
+    primitive, params = equation.primitive, equation.params
+    if primitive is split and params["axis"] == -1 and not place.views:
+        start = sum(params["sizes"][:index])
+        return place.part(start, start + params["sizes"][index])
+
+    def view(array: Any) -> Any:
+        made = primitive.evaluate(namespace(array), array, **params)
+        return made[index] if type(made) is list else made
+
+    return place.through(view)
+
+
+def gathered(parts: Partition, program: Program) -> Partition:
+    """The partition, with the elementwise equations that a kernel of the loop takes along."""
+    loop, after = _pulled(parts, program)
+    before = list(parts.before)
+    users: dict[Var, list[Equation | None]] = {}
+    for equation in [*before, *loop, *after]:
+        for x in equation.variables:
+            users.setdefault(x, []).append(equation)
+    for x in [*parts.stacks, *program.outputs]:
+        users.setdefault(x, []).append(None)
+    in_loop: set[Equation | None] = set(loop)
+    for equation in reversed(parts.before):
+        if is_kernel(equation):
+            (y,) = equation.outputs
+            if all(user in in_loop and fuse(equation, user) for user in users.get(y, [])):
+                before.remove(equation)
+                loop.insert(0, equation)
+                in_loop.add(equation)
+    return parts._replace(before=before, loop=loop, after=after)
+
+
+def _pulled(parts: Partition, program: Program) -> tuple[list[Equation], list[Equation]]:
+    """The loop, and what still comes after it.
+
+    What is computed from a kernel's results alone, in their shape, joins that kernel: the results
+    need not be kept for it.
+    """
+    loop, after = list(parts.loop), []
+    makers = {x: equation for equation in loop for x in equation.outputs}
+    late: set[Var] = set()  # made after the loop
+    for equation in parts.after:
+        of_loop = [makers[x] for x in equation.variables if x in makers]
+        joins = all(is_kernel(maker) for maker in of_loop)
+        if is_kernel(equation):
+            joins &= any(fuse(maker, equation) for maker in of_loop)
+        elif is_join(equation):
+            joins &= len(of_loop) == len(equation.variables)
+        else:
+            joins = False
+        if joins and not any(x in late for x in equation.variables):
+            loop.append(equation)
+            makers.update((x, equation) for x in equation.outputs)
+        else:
+            after.append(equation)
+            late.update(equation.outputs)
+    return loop, after

@@ -1,0 +1,235 @@
+"""Which step computes the same with fewer launches?
+
+On a GPU a step costs by the number of its kernels and products, not by their arithmetic. Two things
+about the equations of a cell stand in the way of few, and are changed here:
+
+- `z + h @ W` would be a product and then an addition. Here the product is added to z as it is
+  computed (`add_product`), which matrix libraries do at no cost.
+- `split(a + b)` would be a kernel on the whole and another on the parts. Here it is a sum of parts,
+  so all of it is computed where the parts are.
+
+Both regroup sums, so results agree to rounding. Read ../partition.py before this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tinygrad_rnn.ops.elementwise import Elementwise, add
+from tinygrad_rnn.ops.linear import matmul
+from tinygrad_rnn.ops.primitive import Primitive
+from tinygrad_rnn.ops.shape import split
+from tinygrad_rnn.program import Equation, Program, Trace, Var
+from tinygrad_rnn.scan.partition import partition
+
+#: y = c + a @ b, for matrices; y may be written over c.
+add_product = Primitive("add_product", lambda xp, c, a, b: c + xp.matmul(a, b))
+
+
+def rewritten(program: Program) -> Program:
+    """The step with its products added to what is there, and splits before elementwise equations.
+
+    Sums of parts may hold products again, which appear only when the splits have moved.
+    """
+    return _Accumulating(_Splitting(_Accumulating(program).run()).run()).run()
+
+
+class _Rewriting:
+    """A program written anew, equation by equation.
+
+    known: what has become of each of its variables.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.trace = Trace()
+        self.known: dict[Var, Any] = {}
+        self.users: dict[Var, list[Equation | None]] = {}  # None: the program itself
+        for equation in program.equations:
+            for x in equation.variables:
+                self.users.setdefault(x, []).append(equation)
+        for x in program.outputs:
+            self.users.setdefault(x, []).append(None)
+
+    def run(self) -> Program:
+        """The new program."""
+        program = self.program
+        kinds = (program.carry, program.sequences, program.constants)
+        inputs = [[self.trace.input(x, x.name) for x in kind] for kind in kinds]
+        for old, new in zip(kinds, inputs, strict=True):
+            self.known.update(zip(old, new, strict=True))
+        for equation in program.equations:
+            self.write(equation)
+        outputs = (
+            [self.known[x] for x in kind]
+            for kind in (program.next_carry, program.stacked, program.summed)
+        )
+        return Program(self.trace.equations, *inputs, *outputs)
+
+    def write(self, equation: Equation) -> None:
+        """The equation as it is."""
+        operands = [self.known[x] if type(x) is Var else x for x in equation.inputs]
+        made = equation.primitive(*operands, **equation.params)
+        several = made if type(made) is list else [made]
+        self.known.update(zip(equation.outputs, several, strict=True))
+
+    def only_user(self, x: Any) -> Equation | None:
+        """The one equation that uses a value once, if nothing else does."""
+        users = self.users.get(x, []) if type(x) is Var else []
+        return users[0] if len(users) == 1 else None
+
+
+class _Accumulating(_Rewriting):
+    """Sums with products in them: each product is added to another term, in the same memory.
+
+    That term must be one that nobody else looks at, and come from an equation of the step.
+    """
+
+    def __init__(self, program: Program) -> None:
+        super().__init__(program)
+        parts = partition(program)
+        self.moving = {x for equation in parts.loop for x in equation.outputs}
+        self.fixed = parts.fixed_values
+        self.sums: set[Equation] = set()  # those that are part of a larger sum
+        for equation in program.equations:
+            if equation.primitive is add:
+                user = self.only_user(equation.outputs[0])
+                if user is not None and user.primitive is add and _same_form(user, equation):
+                    self.sums.add(equation)
+
+    def write(self, equation: Equation) -> None:
+        """A whole sum at once; other equations as they are."""
+        if equation in self.sums:
+            return
+        terms = list(self._terms(equation)) if equation.primitive is add else []
+        products = [x for x in terms if self._is_product(x, equation)]
+        target = self._target(terms, products, equation)
+        if target is None:
+            for part in [*self._inner(equation), equation]:
+                super().write(part)
+            return
+        total = self.known[target]
+        for x in products:
+            if x is not target:
+                a, b = x.equation.inputs
+                total = add_product(total, self.known[a], self.known[b])
+        for x in terms:
+            if x is not target and not any(x is product for product in products):
+                total = total + (self.known[x] if type(x) is Var else x)
+        self.known[equation.outputs[0]] = total
+
+    def _inner(self, equation: Equation) -> list[Equation]:
+        """The sums inside a sum, in order."""
+        found: list[Equation] = []
+        if equation.primitive is add:
+            for x in equation.variables:
+                if x.equation in self.sums:
+                    found += [*self._inner(x.equation), x.equation]
+        return found
+
+    def _terms(self, equation: Equation) -> Iterator[Any]:
+        """What a sum adds up."""
+        for x in equation.inputs:
+            if type(x) is Var and x.equation in self.sums:
+                yield from self._terms(x.equation)
+            else:
+                yield x
+
+    def _is_product(self, x: Any, total: Equation) -> bool:
+        """Whether a term is a product of matrices in the loop, used for this sum alone."""
+        return (
+            type(x) is Var
+            and x.equation is not None
+            and x.equation.primitive is matmul
+            and x in self.moving
+            and self._may_be_written_over(x, total)
+            and all(len(y.shape) == 2 for y in x.equation.inputs)
+        )
+
+    def _may_be_written_over(self, x: Any, total: Equation) -> bool:
+        """Whether a term is a result of this step, of the sum's form, and for the sum alone."""
+        (y,) = total.outputs
+        if type(x) is not Var or x.equation is None or self.only_user(x) is None:
+            return False
+        if x in self.fixed:
+            return False
+        if len(x.shape) != 2 or x.shape != y.shape or x.dtype != y.dtype:
+            return False
+        if x.equation.primitive is split:  # a part; of something that is a result, not an input
+            (whole,) = x.equation.inputs
+            return (
+                x.equation.params["axis"] == -1
+                and self.only_user(whole) is not None
+                and whole.equation is not None
+                and whole.equation.primitive in (matmul, add_product)
+            )
+        return x.equation.primitive in (matmul, add_product) or isinstance(
+            x.equation.primitive, Elementwise
+        )
+
+    def _target(self, terms: Sequence[Any], products: Sequence[Any], total: Equation) -> Any:
+        """The term that the products are added to: best one that is there before the loop."""
+        if not products:
+            return None
+        possible = [x for x in terms if self._may_be_written_over(x, total)]
+        others = [x for x in possible if not any(x is product for product in products)]
+        ahead = [x for x in others if x not in self.moving]
+        matrices = [x for x in ahead if not isinstance(x.equation.primitive, Elementwise)]
+        best = [*matrices, *ahead, *others, *products[1:]]
+        return best[0] if best else None
+
+
+class _Splitting(_Rewriting):
+    """Elementwise results that are only split: their parts are computed of parts."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__(program)
+        self.torn: dict[Var, tuple[int, ...]] = {}
+        for equation in reversed(program.equations):
+            if isinstance(equation.primitive, Elementwise):
+                (y,) = equation.outputs
+                sizes = {self._sizes_wanted(user, y) for user in self.users.get(y, [])}
+                if len(sizes) == 1 and None not in sizes:
+                    self.torn[y] = sizes.pop()  # type: ignore[assignment]
+
+    def _sizes_wanted(self, user: Equation | None, x: Var) -> tuple[int, ...] | None:
+        """In what parts a user of a value wants it; None for whole."""
+        if user is None:
+            return None
+        if user.primitive is split:
+            return tuple(user.params["sizes"]) if user.params["axis"] == -1 else None
+        (y, *others) = user.outputs
+        wide = x.shape[-1:] == y.shape[-1:]
+        return self.torn.get(y) if wide and not others else None
+
+    def write(self, equation: Equation) -> None:
+        """Parts of what is torn; other equations as they are."""
+        y = equation.outputs[0]
+        if equation.primitive is split and equation.inputs[0] in self.torn:
+            self.known.update(zip(equation.outputs, self.known[equation.inputs[0]], strict=True))
+            return
+        if y not in self.torn:
+            super().write(equation)
+            return
+        sizes = self.torn[y]
+        operands = [self._parts(x, sizes) for x in equation.inputs]
+        self.known[y] = [
+            equation.primitive(*(parts[k] for parts in operands), **equation.params)
+            for k in range(len(sizes))
+        ]
+
+    def _parts(self, x: Any, sizes: tuple[int, ...]) -> Sequence[Any]:
+        """A part of an operand for each part of the result."""
+        value = self.known[x] if type(x) is Var else x
+        if type(value) is list:
+            return value
+        if type(x) is Var and x.shape[-1:] == (sum(sizes),):
+            parts: Sequence[Any] = split(value, sizes=sizes, axis=-1)
+            return parts
+        return [value] * len(sizes)
+
+
+def _same_form(a: Equation, b: Equation) -> bool:
+    (x,), (y,) = a.outputs, b.outputs
+    return x.shape == y.shape and x.dtype == y.dtype

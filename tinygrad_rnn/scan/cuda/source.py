@@ -1,0 +1,233 @@
+"""What does a run of elementwise equations look like as one CUDA kernel?
+
+`kernel_source` writes it: a thread for each element, which loads what the equations read, computes
+them in registers from the primitives' own C expressions (`ops/elementwise.py`), and stores what is
+wanted in memory. Where an operand lies is written into the text as strides, so views, parts of a
+split and broadcast biases cost nothing. Nothing here needs a GPU: the tests compile the same text
+for the CPU, and compare its values with NumPy's.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinygrad_rnn.ops import elementwise as e
+from tinygrad_rnn.ops.elementwise import Elementwise
+from tinygrad_rnn.program import Equation, Var
+
+#: How a dtype is called in the text, and in which type its values are computed.
+_NAMES = {
+    "float16": ("half_bits", "float"),
+    "float32": ("float", "float"),
+    "float64": ("double", "double"),
+    "bool": ("bool", "bool"),
+    "uint8": ("u8", "u8"),
+    "int32": ("int", "int"),
+    "int64": ("i64", "i64"),
+}
+
+#: What every kernel begins with. The CPU that tests run on brings functions of the same names.
+PRELUDE = """\
+typedef long long i64;
+typedef unsigned char u8;
+#ifndef ON_THE_HOST
+typedef unsigned short half_bits;  // float16, computed with as float
+__device__ __forceinline__ float from_half(half_bits x) {
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x));
+  return y;
+}
+__device__ __forceinline__ half_bits to_half(float x) {
+  half_bits y;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y) : "f"(x));
+  return y;
+}
+#endif
+"""
+
+#: Elementwise operations on integers that C leaves undefined, or does in another way than NumPy.
+_FLOATS_ONLY = {
+    e.absolute,
+    e.ceil,
+    e.clip,
+    e.divide,
+    e.floor,
+    e.floor_divide,
+    e.isfinite,
+    e.isinf,
+    e.isnan,
+    e.power,
+    e.remainder,
+    e.round,
+    e.sign,
+}
+_TRUTHS = {
+    e.equal,
+    e.not_equal,
+    e.less,
+    e.less_equal,
+    e.greater,
+    e.greater_equal,
+    e.logical_and,
+    e.logical_or,
+    e.logical_not,
+    e.isnan,
+    e.isinf,
+    e.isfinite,
+}
+_OPERANDS = {1: ("x",), 2: ("x", "y"), 3: ("c", "x", "y")}
+THREADS = 128  # of a block
+
+
+class Operand(NamedTuple):
+    """A value in memory, as a kernel sees it.
+
+    strides: how many elements further the next one lies along each axis of the kernel; 0 where the
+        value is broadcast.
+    """
+
+    dtype: Any
+    strides: tuple[int, ...]
+
+
+def can_be_written(equation: Equation) -> bool:
+    """Whether an equation has a text: an elementwise one, on dtypes that C computes as NumPy."""
+    primitive = equation.primitive
+    if not isinstance(primitive, Elementwise) or primitive.cuda is None:
+        return False
+    values = [*equation.variables, *equation.outputs]
+    if any(str(x.dtype) not in _NAMES for x in values):
+        return False
+    return _computing_dtype(equation).kind == "f" or primitive not in _FLOATS_ONLY
+
+
+def kernel_source(
+    name: str,
+    shape: Sequence[int],
+    equations: Sequence[Equation],
+    loads: Mapping[Var, Operand],
+    stores: Sequence[tuple[Var, Operand]],
+) -> str:
+    """The text of a kernel; its arguments are the loads' addresses, the stores', and `count`.
+
+    shape: of what is computed. Along its first axis it may be longer than said here: `count` is the
+    number of all elements.
+    """
+    names = {x: f"x{number}" for number, x in enumerate(loads)}
+    computed = [x for equation in equations for x in equation.outputs]
+    names.update((x, f"v{number}") for number, x in enumerate(computed))
+    pointers = [f"const {_stored(x.dtype)}* a{k}" for k, x in enumerate(loads.values())]
+    pointers += [f"{_stored(place.dtype)}* b{k}" for k, (_, place) in enumerate(stores)]
+    lines = [
+        f'extern "C" __global__ void {name}({", ".join(pointers)}, i64 count) {{',
+        "  i64 at = blockIdx.x * (i64)blockDim.x + threadIdx.x;",
+        "  if (at >= count) return;",
+        *_index_lines(shape),
+    ]
+    for number, (x, operand) in enumerate(loads.items()):
+        value = _loaded(f"a{number}[{_offset(operand.strides, shape)}]", operand.dtype)
+        lines.append(f"  const {_computed(operand.dtype)} {names[x]} = {value};")
+    for equation in equations:
+        (y,) = equation.outputs
+        lines.append(f"  const {_computed(y.dtype)} {names[y]} = {_expression(equation, names)};")
+    for number, (x, operand) in enumerate(stores):
+        value = _converted(names[x], x.dtype, operand.dtype)
+        lines.append(f"  b{number}[{_offset(operand.strides, shape)}] = {value};")
+    return "\n".join([PRELUDE, *lines, "}", ""])
+
+
+def _index_lines(shape: Sequence[int]) -> list[str]:
+    """The index along each axis, from the number of the element."""
+    lines, rest = [], "at"
+    for axis in range(len(shape) - 1, 0, -1):
+        lines.append(f"  const i64 i{axis} = {rest} % {shape[axis]};")
+        rest = f"({rest} / {shape[axis]})"
+    return [*lines, f"  const i64 i0 = {rest};"] if shape else lines
+
+
+def _offset(strides: Sequence[int], shape: Sequence[int]) -> str:
+    terms = [
+        f"i{axis}" if stride == 1 else f"i{axis} * {stride}"
+        for axis, stride in enumerate(strides)
+        if stride and shape[axis] != 1
+    ]
+    return " + ".join(terms) or "0"
+
+
+def _stored(dtype: Any) -> str:
+    return _NAMES[str(dtype)][0]
+
+
+def _computed(dtype: Any) -> str:
+    return _NAMES[str(dtype)][1]
+
+
+def _loaded(text: str, dtype: Any) -> str:
+    return f"from_half({text})" if dtype == np.float16 else text
+
+
+def _converted(text: str, source: Any, wanted: Any) -> str:
+    """A value as it is stored."""
+    if wanted == np.float16:
+        return f"to_half({text})"
+    return text if source == wanted else f"({_stored(wanted)})({text})"
+
+
+def _computing_dtype(equation: Equation) -> np.dtype[Any]:
+    """The dtype that an equation's operands are brought to."""
+    (y,) = equation.outputs
+    if equation.primitive is e.where:
+        return y.dtype
+    if equation.primitive in (e.cast, e.discretize):
+        return equation.variables[0].dtype
+    if equation.primitive not in _TRUTHS:
+        return y.dtype
+    # Python numbers do not widen the arrays that they meet (NEP 50), but a float is a float.
+    numbers = [x for x in equation.inputs if type(x) is not Var]
+    return np.result_type(*(x.dtype for x in equation.variables), *numbers)
+
+
+def _expression(equation: Equation, names: Mapping[Var, str]) -> str:
+    """The C text of an equation, with the names of its operands and its numbers filled in."""
+    (y,) = equation.outputs
+    dtype = _computing_dtype(equation)
+    kind = _computed(dtype)
+    found: dict[str, str] = {"T": kind}
+    for letter, x in zip(_OPERANDS[len(equation.inputs)], equation.inputs, strict=True):
+        wanted = np.dtype(bool) if letter == "c" else dtype
+        found[letter] = _value(x, wanted, names)
+    for letter, number in equation.params.items():
+        if isinstance(number, int | float) or number is None:
+            unbounded = -math.inf if letter == "low" else math.inf
+            found[letter] = _value(unbounded if number is None else number, dtype, names)
+    assert equation.primitive.cuda is not None
+    text = re.sub(r"\b[A-Za-z]\w*\b", lambda m: found.get(m[0], m[0]), equation.primitive.cuda)
+    if y.dtype == np.float16 and equation.primitive not in (e.detach, e.copy):
+        return f"from_half(to_half({text}))"  # as rounded as if it had been in memory
+    return text if dtype == y.dtype else f"({_computed(y.dtype)})({text})"
+
+
+def _value(x: Any, dtype: np.dtype[Any], names: Mapping[Var, str]) -> str:
+    """An operand in the dtype in which it is computed with."""
+    kind = _computed(dtype)
+    if type(x) is Var:
+        return names[x] if _computed(x.dtype) == kind else f"(({kind}){names[x]})"
+    if dtype.kind != "f":
+        return f"({kind}){int(x)}"
+    return _float_text(float(x), kind)
+
+
+@functools.cache
+def _float_text(x: float, kind: str) -> str:
+    """A number in C, rounded once, by the compiler."""
+    if math.isnan(x):
+        return f"({kind})(0.0 / 0.0)"
+    if math.isinf(x):
+        return f"({kind})({'-' if x < 0 else ''}1.0 / 0.0)"
+    return f"({kind}){x!r}"
