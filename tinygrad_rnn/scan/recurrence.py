@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,11 +49,19 @@ class Recurrence(Primitive):
         self.program = program
         self.order = order
         self.differentiable = True
-        self._plan = Plan(program, order)
-        self._cuda_plan = cuda.Plan(program, order)
         self._pullbacks: dict[Any, tuple[Pullback, Recurrence]] = {}
         self._keeping: dict[Any, Recurrence] = {}
         self._without: dict[Any, list[int]] = {}
+
+    @cached_property
+    def _plan(self) -> Plan:
+        """How NumPy runs the step."""
+        return Plan(self.program, self.order)
+
+    @cached_property
+    def _cuda_plan(self) -> cuda.Plan:
+        """How a GPU runs it. A program has one device, so a step needs one plan or the other."""
+        return cuda.Plan(self.program, self.order)
 
     def _run(
         self, xp: Any, *inputs: Any, length: int, reverse: bool, drawing: Drawing | None = None
