@@ -7,10 +7,13 @@ import threading
 
 import numpy as np
 import pytest
+from arrays import host, on_device
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import autograd
 from tinygrad_rnn.autograd import enable_grad, functional, no_grad, set_grad_enabled
+
+pytestmark = pytest.mark.usefixtures("device")
 
 rng = np.random.default_rng(11)
 
@@ -293,17 +296,26 @@ def test_gradients_of_different_leaves_do_not_share_memory(create_graph):
     assert seed.tolist() == [1, 1, 1]
 
 
+def test_backward_starts_from_a_gradient_on_the_same_device(device):
+    if device == "cpu":
+        pytest.skip("there is no other device")
+    x, g = leaf(3), tg.ones(3, dtype=tg.float64, device="cpu")
+    for start in (x.sin().backward, lambda g: autograd.grad(x.sin(), x, g)):
+        with pytest.raises(RuntimeError, match=r"the tensor, .* is on cuda:0, and its gradient, "):
+            start(g)
+
+
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_gradients_do_not_share_memory_with_arrays_of_the_user(create_graph):
-    array = np.array([1.0, 2.0, 3.0])
+    array = on_device(np.array([1.0, 2.0, 3.0]))
     x = leaf(3)
-    x.backward(tg.from_numpy(array), create_graph=create_graph)
-    (x * tg.from_numpy(np.ones(3))).backward(tg.from_numpy(array), create_graph=create_graph)
+    x.backward(tg.Tensor(array), create_graph=create_graph)
+    (x * tg.ones(3, dtype=tg.float64)).backward(tg.Tensor(array), create_graph=create_graph)
     with no_grad():
         x.grad.zero_()
     assert array.tolist() == [1, 2, 3]
     x.grad = None
-    x.backward(tg.from_numpy(array), create_graph=create_graph)
+    x.backward(tg.Tensor(array), create_graph=create_graph)
     array[:] = 0
     assert x.grad.tolist() == [1, 2, 3]
 
@@ -831,7 +843,7 @@ def test_jacobian_forms():
     ]
     np.testing.assert_allclose(both[0][1].numpy(), value(w))
     np.testing.assert_allclose(both[1][0].numpy(), 2 * value(w))
-    assert not both[1][1].array.any()
+    assert not host(both[1][1]).any()
 
 
 def test_jacobian_of_nothing_and_of_transposed_outputs():

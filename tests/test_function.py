@@ -6,10 +6,13 @@ import weakref
 
 import numpy as np
 import pytest
+from arrays import host
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.autograd import Function, backward, enable_grad, grad, gradcheck, gradgradcheck
 from tinygrad_rnn.autograd.function import once_differentiable
+
+pytestmark = pytest.mark.usefixtures("device")
 
 rng = np.random.default_rng(5)
 
@@ -189,8 +192,8 @@ class Top(Function):
     @staticmethod
     def backward(ctx, g, g_place, g_marked):
         assert g_place.shape == ()
-        assert not g_place.array.any()
-        assert not g_marked.array.any()
+        assert not host(g_place).any()
+        assert not host(g_marked).any()
         gx = tg.zeros(ctx.shape, dtype=g.dtype)
         gx[ctx.saved_tensors[0]] = g
         return gx
@@ -278,7 +281,7 @@ def test_unused_results_get_zeros_or_none():
     two(True).apply(x)[0].sum().backward()
     assert seen["h"].shape == (2, 3)
     assert seen["h"].dtype == np.float32
-    assert not seen["h"].array.any()
+    assert not seen["h"].any()
     two(False).apply(x)[0].sum().backward()
     assert seen["h"] is None
 
@@ -357,31 +360,37 @@ def returning(*gradients):
     return Returns
 
 
-ONES = tg.ones(3)
-
-
 @pytest.mark.parametrize(
     ("gradients", "message"),
     [
-        ((ONES,), r"Returns\.backward returned 1 gradients, but forward has 2 arg"),
-        ((ONES, None, ONES), r"Returns\.backward returned 3 gradients"),
-        ((tg.ones(2), None), r"argument 0 has shape \(2,\), the argument \(3,\)"),
-        ((tg.ones(1), None), r"argument 0 has shape \(1,\), the argument \(3,\)"),
-        ((ONES, ONES), r"Returns\.backward: the gradient of argument 1 must be None"),
-        ((1.0, None), r"argument 0 must be a Tensor or None, got float"),
-        ((np.ones(3), None), r"must be a Tensor or None, got ndarray"),
+        (lambda one: (one,), r"Returns\.backward returned 1 gradients, but forward has 2 arg"),
+        (lambda one: (one, None, one), r"Returns\.backward returned 3 gradients"),
+        (lambda one: (one[:2], None), r"argument 0 has shape \(2,\), the argument \(3,\)"),
+        (lambda one: (one[:1], None), r"argument 0 has shape \(1,\), the argument \(3,\)"),
+        (lambda one: (one, one), r"Returns\.backward: the gradient of argument 1 must be None"),
+        (lambda one: (1.0, None), r"argument 0 must be a Tensor or None, got float"),
+        (lambda one: (one.numpy(), None), r"must be a Tensor or None, got ndarray"),
     ],
 )
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_wrong_gradients_are_named(gradients, message, create_graph):
     x = leaf(3)
+    y = returning(*gradients(tg.ones(3))).apply(x, "not a tensor").sum()
     with pytest.raises(RuntimeError, match=message):
-        returning(*gradients).apply(x, "not a tensor").sum().backward(create_graph=create_graph)
+        y.backward(create_graph=create_graph)
+
+
+def test_a_gradient_on_another_device_is_named(device):
+    if device == "cpu":
+        pytest.skip("there is no other device")
+    y = returning(tg.ones(3, device="cpu"), None).apply(leaf(3), "not a tensor").sum()
+    with pytest.raises(RuntimeError, match="argument 0 is on cpu, the argument on cuda:0"):
+        y.backward()
 
 
 def test_surplus_nones_are_accepted():
     x = leaf(3)
-    returning(ONES, None, None, None).apply(x, 2).sum().backward()
+    returning(tg.ones(3), None, None, None).apply(x, 2).sum().backward()
     assert x.grad.tolist() == [1, 1, 1]
 
 

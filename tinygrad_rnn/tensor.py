@@ -20,7 +20,7 @@ from tinygrad_rnn.autodiff import Edge, source
 from tinygrad_rnn.backend import Array, DTypeLike, namespace
 from tinygrad_rnn.graph import Hooks, Node, RemovableHandle, pull_back
 from tinygrad_rnn.modes import current, set_grad_enabled
-from tinygrad_rnn.ops.devices import check_devices
+from tinygrad_rnn.ops.devices import check_devices, require_one_device
 from tinygrad_rnn.ops.operators.arguments import sizes_of, sizes_to_make
 from tinygrad_rnn.ops.primitive import Primitive, Tracer, describe
 from tinygrad_rnn.promotion import in_one_dtype, literal, must_convert
@@ -593,4 +593,5 @@ def _seed(tensor: Tensor, gradient: Tensor | None, caller: str) -> Tensor:
         raise RuntimeError(
             f"{caller}: the gradient has shape {gradient.shape}, the tensor {tensor.shape}"
         )
+    require_one_device(caller, (tensor, gradient), ("the tensor", "its gradient"))
     return gradient if gradient.dtype == tensor.dtype else gradient.to(tensor.dtype)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygrad_rnn import backend
 from tinygrad_rnn.autodiff import Edge, output_edges
 from tinygrad_rnn.backend import namespace
 from tinygrad_rnn.graph import Node
@@ -195,6 +196,7 @@ class _Form(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    device: backend.device
 
 
 class FunctionPrimitive(Primitive):
@@ -227,7 +229,7 @@ class FunctionPrimitive(Primitive):
         if ctx.materialize_grads:
             xp = namespace(known.array if recorded else known)
             gs = [
-                xp.zeros(*form) if g is None and form is not None else g
+                xp.zeros(form.shape, form.dtype) if g is None and form is not None else g
                 for g, form in zip(gs, params["results"], strict=True)
             ]
         values = (outputs, inputs)
@@ -274,6 +276,8 @@ class FunctionPrimitive(Primitive):
             if not _broadcasts(form.shape, g.shape):
                 raise RuntimeError(f"{what} has shape {g.shape}, the argument {form.shape}")
             g = g.sum_to_size(form.shape)
+        if g.device != form.device:
+            raise RuntimeError(f"{what} is on {g.device}, the argument on {form.device}")
         return g.to(dtype=form.dtype)
 
 
@@ -322,7 +326,7 @@ def _edge(value: Any) -> Edge | None:
 
 
 def _form(value: Any) -> _Form | None:
-    return _Form(value.shape, value.dtype) if isinstance(value, Tensor) else None
+    return _Form(value.shape, value.dtype, value.device) if isinstance(value, Tensor) else None
 
 
 def _differentiable(ctx: FunctionCtx, result: Tensor) -> bool:
