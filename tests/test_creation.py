@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from arrays import on_device, share_memory
 
 import tinygrad_rnn as torch
 from tinygrad_rnn.tensor import Tensor
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def check(x, values, dtype):
@@ -13,7 +16,7 @@ def check(x, values, dtype):
     assert x.dtype == dtype
     assert x.is_leaf
     assert not x.requires_grad
-    assert x.device == torch.device("cpu")
+    assert x.device == torch.get_default_device()
 
 
 # --- from data -----------------------------------------------------------------------------------
@@ -59,10 +62,10 @@ def test_the_constructor_takes_sizes_numbers_or_an_array_it_shares():
     check(torch.Tensor([1, 2]), [1, 2], torch.float32)
     check(torch.Tensor(2.0), 2, torch.float32)
     check(torch.FloatTensor([1, 2]), [1, 2], torch.float32)
-    check(torch.FloatTensor(np.ones(2)), [1, 1], torch.float32)
+    check(torch.FloatTensor(on_device(np.ones(2))), [1, 1], torch.float32)
     check(torch.LongTensor(2, 1), [[0], [0]], torch.int64)
     check(torch.LongTensor([[1, 2]]), [[1, 2]], torch.int64)
-    array = np.arange(2)
+    array = on_device(np.arange(2))
     assert torch.Tensor(array).array is array
     assert torch.Tensor(torch.Tensor(array)).array is array
     with pytest.raises(RuntimeError, match="negative size"):
@@ -79,14 +82,14 @@ def test_variable_is_a_leaf_that_shares_the_values():
 
 
 def test_tensor_copies_and_as_tensor_shares():
-    array = np.zeros(3)
-    copied, shared, same = torch.tensor(array), torch.as_tensor(array), torch.from_numpy(array)
+    array = on_device(np.zeros(3))
+    copied, shared, same = torch.tensor(array), torch.as_tensor(array), torch.Tensor(array)
     array[0] = 1
     assert (copied[0].item(), shared[0].item(), same[0].item()) == (0, 1, 1)
     assert same.new_tensor(same).array is not array
     assert torch.as_tensor(shared) is shared
     assert torch.as_tensor(shared, dtype=torch.float32).dtype == torch.float32
-    assert not np.shares_memory(torch.tensor(shared).array, array)
+    assert not share_memory(torch.tensor(shared), shared)
 
 
 def test_a_tensor_of_tensors():
@@ -114,7 +117,9 @@ def test_data_that_no_tensor_holds(data, error):
         torch.tensor(data)
 
 
-def test_from_numpy_takes_arrays_only():
+def test_from_numpy_takes_arrays_only_and_leaves_them_on_the_host():
+    array = np.zeros(3)
+    assert torch.from_numpy(array).array is array
     with pytest.raises(TypeError, match=r"from_numpy: expected a numpy\.ndarray, got list"):
         torch.from_numpy([1.0])
     with pytest.raises(TypeError, match="cannot hold <U1 values"):

@@ -9,11 +9,12 @@ import tinygrad_rnn as torch
 from tinygrad_rnn import nn
 from tinygrad_rnn.nn import init
 from tinygrad_rnn.random import Generator
-from tinygrad_rnn.tensor import Tensor
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def _empty(*shape, dtype=np.float32):
-    return Tensor(np.full(shape, np.nan, dtype))
+    return torch.tensor(np.full(shape, np.nan, dtype))
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,14 @@ import weakref
 
 import numpy as np
 import pytest
+from arrays import host
 
+import tinygrad_rnn as torch
 from tinygrad_rnn import nn
 from tinygrad_rnn.autograd import grad
 from tinygrad_rnn.tensor import Tensor
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 class Net(nn.Module):
@@ -17,10 +21,10 @@ class Net(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.scale = nn.Parameter(Tensor(np.ones(2)))
+        self.scale = nn.Parameter(torch.tensor(np.ones(2)))
         self.first = nn.Linear(2, 3)
-        self.register_buffer("count", Tensor(np.array(0)))
-        self.register_buffer("mask", Tensor(np.ones(3)), persistent=False)
+        self.register_buffer("count", torch.tensor(np.array(0)))
+        self.register_buffer("mask", torch.tensor(np.ones(3)), persistent=False)
         self.inner = nn.Sequential(nn.Linear(3, 3), nn.Tanh())
         self.again = self.first
         self.last = nn.Linear(3, 3)
@@ -41,7 +45,7 @@ NAMES = [
 
 
 def _x(*shape):
-    return Tensor(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
+    return torch.tensor(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
 
 
 def test_names_come_in_the_order_of_registration_and_shared_ones_once():
@@ -81,7 +85,7 @@ def test_loading_writes_into_the_same_parameters():
     assert [p is q for p, q in zip(net.parameters(), parameters, strict=True)] == [True] * 6
     assert [p.array is a for p, a in zip(net.parameters(), arrays, strict=True)] == [True] * 6
     for p, q in zip(net.parameters(), other.parameters(), strict=True):
-        np.testing.assert_array_equal(p.array, q.array)
+        np.testing.assert_array_equal(host(p), host(q))
     assert net.first.weight.requires_grad
 
 
@@ -89,8 +93,8 @@ def test_loading_takes_numpy_arrays_and_converts_their_dtype():
     layer = nn.Linear(2, 1)
     layer.load_state_dict({"weight": np.array([[1.5, 2.5]]), "bias": np.array([3])})
     assert layer.weight.dtype == np.float32
-    np.testing.assert_array_equal(layer.weight.array, [[1.5, 2.5]])
-    np.testing.assert_array_equal(layer.bias.array, [3])
+    np.testing.assert_array_equal(host(layer.weight), [[1.5, 2.5]])
+    np.testing.assert_array_equal(host(layer.bias), [3])
 
 
 def test_strict_loading_lists_everything_wrong_and_writes_nothing():
@@ -119,7 +123,7 @@ def test_lenient_loading_reports_names_but_not_sizes():
     keys = layer.load_state_dict({"weight": np.zeros((2, 3)), "b": np.zeros(2)}, strict=False)
     assert keys.missing_keys == ["bias"]
     assert keys.unexpected_keys == ["b"]
-    assert not layer.weight.array.any()
+    assert not host(layer.weight).any()
     with pytest.raises(RuntimeError, match="size mismatch for weight"):
         layer.load_state_dict({"weight": np.zeros((3, 3))}, strict=False)
 
@@ -136,7 +140,7 @@ def test_assignment_moves_a_name_between_the_tables():
     net = nn.Module()
     net.x = 3
     assert net.x == 3
-    net.x = nn.Parameter(Tensor(np.zeros(2)))
+    net.x = nn.Parameter(torch.tensor(np.zeros(2)))
     assert "x" not in net.__dict__
     assert [name for name, _ in net.named_parameters()] == ["x"]
     net.x = nn.Tanh()
@@ -152,13 +156,13 @@ def test_assignment_moves_a_name_between_the_tables():
 
 def test_replacing_a_parameter_keeps_its_place():
     layer = nn.Linear(2, 3)
-    layer.weight = nn.Parameter(Tensor(np.zeros((3, 2))))
+    layer.weight = nn.Parameter(torch.tensor(np.zeros((3, 2))))
     assert list(layer.state_dict()) == ["weight", "bias"]
 
 
 def test_a_buffer_takes_tensors_and_stays_a_buffer():
     net = Net()
-    net.count = Tensor(np.array(7))
+    net.count = torch.tensor(np.array(7))
     assert net.state_dict()["count"].item() == 7
     net.count = None
     assert "count" not in net.state_dict()
@@ -171,7 +175,7 @@ def test_a_buffer_takes_tensors_and_stays_a_buffer():
 def test_wrong_assignments():
     layer = nn.Linear(2, 3)
     with pytest.raises(TypeError, match="cannot assign 'Tensor' as parameter 'weight'"):
-        layer.weight = Tensor(np.zeros((3, 2)))
+        layer.weight = torch.tensor(np.zeros((3, 2)))
     net = nn.Sequential(layer)
     with pytest.raises(TypeError, match="as module '0'"):
         setattr(net, "0", 3)
@@ -180,7 +184,7 @@ def test_wrong_assignments():
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        (lambda: nn.Parameter(Tensor(np.zeros(1))), "cannot assign parameter before"),
+        (lambda: nn.Parameter(torch.tensor(np.zeros(1))), "cannot assign parameter before"),
         (lambda: nn.Linear(1, 1), "cannot assign module before"),
     ],
 )
@@ -215,7 +219,7 @@ def test_registration_errors():
     with pytest.raises(TypeError, match="should be a string"):
         net.register_parameter(3, None)
     with pytest.raises(TypeError, match="'Tensor' object to parameter 'p'"):
-        net.register_parameter("p", Tensor(np.zeros(1)))
+        net.register_parameter("p", torch.tensor(np.zeros(1)))
     with pytest.raises(TypeError, match="'int' object to buffer 'p'"):
         net.register_buffer("p", 3)
     with pytest.raises(TypeError, match="int is not a Module subclass"):
@@ -299,7 +303,7 @@ def test_deepcopy_is_independent_and_keeps_ties():
     x = _x(4, 2)
     np.testing.assert_array_equal(twin(x).detach().numpy(), net(x).detach().numpy())
     nn.init.zeros_(twin.first.weight)
-    assert net.first.weight.array.any()
+    assert host(net.first.weight).any()
 
 
 def test_missing_forward_is_named():
@@ -350,8 +354,8 @@ def test_backward_hook_sees_and_replaces_gradients():
         return (grad_input[0] * 10,)
 
     handle = layer.register_full_backward_hook(hook)
-    x = Tensor(np.random.default_rng(0).standard_normal((4, 2))).requires_grad_()
-    g = Tensor(np.random.default_rng(1).standard_normal((4, 3)))
+    x = torch.tensor(np.random.default_rng(0).standard_normal((4, 2))).requires_grad_()
+    g = torch.tensor(np.random.default_rng(1).standard_normal((4, 3)))
     layer(x).backward(g)
     [(module, grad_input, grad_output)] = seen
     assert module is layer
@@ -369,14 +373,14 @@ def test_backward_hook_without_input_gradients_and_with_several_values():
     class Pair(nn.Module):
         def __init__(self):
             super().__init__()
-            self.w = nn.Parameter(Tensor(np.array([2.0])))
+            self.w = nn.Parameter(torch.tensor(np.array([2.0])))
 
         def forward(self, a, b, label):
             return a * self.w, b, label
 
     pair, seen = Pair(), []
     pair.register_full_backward_hook(lambda m, gi, go: seen.append((gi, go)))
-    a, b = Tensor(np.array([3.0])), Tensor(np.array([5.0])).requires_grad_()
+    a, b = torch.tensor(np.array([3.0])), torch.tensor(np.array([5.0])).requires_grad_()
     y, z, label = pair(a, b, "name")
     assert label == "name"
     (y + z * 2).sum().backward()
@@ -402,7 +406,7 @@ def test_backward_hook_of_the_wrong_length():
 def test_backward_hook_leaves_double_backward_intact():
     layer = nn.Tanh()
     layer.register_full_backward_hook(lambda m, gi, go: None)
-    x = Tensor(np.array([0.3])).requires_grad_()
+    x = torch.tensor(np.array([0.3])).requires_grad_()
     layer(x).sum().backward(create_graph=True)
     first = x.grad
     x.grad = None
@@ -445,13 +449,15 @@ def test_text():
     assert "scale" in dir(Net())
 
 
-def test_parameter():
-    data = Tensor(np.zeros(2))
+def test_parameter(device):
+    data = torch.tensor(np.zeros(2))
     p = nn.Parameter(data)
     assert p.array is data.array
     assert p.requires_grad
     assert p.is_leaf
     assert isinstance(p, Tensor)
     assert type(p * 2) is Tensor
-    assert repr(nn.Parameter([1.0])) == "Parameter containing:\ntensor([1.], requires_grad=True)"
+    where = "" if device == "cpu" else "device='cuda:0', "
+    text = f"Parameter containing:\ntensor([1.], {where}requires_grad=True)"
+    assert repr(nn.Parameter([1.0])) == text
     assert not nn.Parameter(data, requires_grad=False).requires_grad

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
+import tinygrad_rnn as torch
 from tinygrad_rnn import nn
 from tinygrad_rnn.nn.utils import (
     clip_grad_norm_,
@@ -15,18 +16,19 @@ from tinygrad_rnn.nn.utils import (
     vector_to_parameters,
 )
 from tinygrad_rnn.nn.utils.rnn import pad_sequence, unpad_sequence
-from tinygrad_rnn.tensor import Tensor
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def _with_gradient(*gradient):
-    p = nn.Parameter(Tensor(np.zeros(len(gradient))))
-    p.grad = Tensor(np.array(gradient))
+    p = nn.Parameter(torch.tensor(np.zeros(len(gradient))))
+    p.grad = torch.tensor(np.array(gradient))
     return p
 
 
 def test_clip_grad_norm_by_hand():
     a, b = _with_gradient(3.0), _with_gradient(0.0, 4.0)
-    untouched = nn.Parameter(Tensor(np.zeros(2)))
+    untouched = nn.Parameter(torch.tensor(np.zeros(2)))
     norm = clip_grad_norm_([a, b, untouched], 1.0)
     assert norm.item() == 5
     assert norm.shape == ()
@@ -45,7 +47,7 @@ def test_clip_grad_norm_leaves_short_gradients_alone():
 
 @pytest.mark.parametrize(("p", "norm"), [(1, 7.0), (2, 5.0), (3, 91 ** (1 / 3)), (math.inf, 4.0)])
 def test_norms(p, norm):
-    parts = [Tensor(np.array([3.0])), Tensor(np.array([[0.0], [-4.0]]))]
+    parts = [torch.tensor(np.array([3.0])), torch.tensor(np.array([[0.0], [-4.0]]))]
     assert get_total_norm(parts, p).item() == pytest.approx(norm, rel=1e-12)
 
 
@@ -77,7 +79,7 @@ def test_clipping_nothing():
 
 def test_clip_grad_value():
     a = _with_gradient(-3.0, 0.5, 2.0)
-    clip_grad_value_([a, nn.Parameter(Tensor(np.zeros(1)))], 1.0)
+    clip_grad_value_([a, nn.Parameter(torch.tensor(np.zeros(1)))], 1.0)
     np.testing.assert_array_equal(a.grad.numpy(), [-1, 0.5, 1])
 
 
@@ -102,11 +104,11 @@ def test_vector_errors():
     with pytest.raises(TypeError, match="expected a Tensor, got int"):
         vector_to_parameters(3, [])
     with pytest.raises(ValueError, match="the vector has 3 values, the parameters have 2"):
-        vector_to_parameters(Tensor(np.zeros(3)), [_with_gradient(1.0, 1.0)])
+        vector_to_parameters(torch.tensor(np.zeros(3)), [_with_gradient(1.0, 1.0)])
 
 
 def test_pad_and_unpad_by_hand():
-    a, b = Tensor(np.array([1.0, 2.0])), Tensor(np.array([3.0]))
+    a, b = torch.tensor(np.array([1.0, 2.0])), torch.tensor(np.array([3.0]))
     assert pad_sequence([a, b]).tolist() == [[1, 3], [2, 0]]
     assert pad_sequence([a, b], batch_first=True, padding_value=-1).tolist() == [[1, 2], [3, -1]]
     assert pad_sequence([a, b], True, 0.0, "left").tolist() == [[1, 2], [0, 3]]
@@ -120,8 +122,8 @@ def test_padding_errors():
     with pytest.raises(RuntimeError, match="empty list"):
         pad_sequence([])
     with pytest.raises(RuntimeError, match="one of left or right, but got up"):
-        pad_sequence([Tensor(np.zeros(2))], padding_side="up")
+        pad_sequence([torch.tensor(np.zeros(2))], padding_side="up")
     with pytest.raises(RuntimeError, match=r"sequence 1 has shape \(3, 4\).*\(2, 3\)"):
-        pad_sequence([Tensor(np.zeros((2, 3))), Tensor(np.zeros((3, 4)))])
+        pad_sequence([torch.tensor(np.zeros((2, 3))), torch.tensor(np.zeros((3, 4)))])
     with pytest.raises(ValueError, match="3 lengths for a batch of 2"):
-        unpad_sequence(Tensor(np.zeros((4, 2))), [1, 2, 3])
+        unpad_sequence(torch.tensor(np.zeros((4, 2))), [1, 2, 3])
