@@ -18,6 +18,7 @@ from tinygrad_rnn.autodiff import Edge
 from tinygrad_rnn.backend import Array, namespace
 from tinygrad_rnn.graph import writes
 from tinygrad_rnn.modes import current
+from tinygrad_rnn.ops.devices import require_one_device
 from tinygrad_rnn.ops.indexing import assign
 from tinygrad_rnn.ops.operators import Operators
 from tinygrad_rnn.ops.operators.arguments import checked_index
@@ -68,9 +69,16 @@ class Writable(Operators):
         writes.note(self.array, name)
         return self
 
+    def _checked(self, name: str, operand: Any) -> Any:
+        """An operand of a write as an array of this device, or as a number."""
+        value = operand.array if isinstance(operand, Operators) else literal(operand)  # type: ignore[attr-defined]
+        if backend.is_array(value) and backend.device_of(value) is not self.device:
+            require_one_device(name, (self, value), ("the tensor", "what is written"))
+        return value
+
     def _arithmetic(self, name: str, ufunc: str, other: Any) -> Self:
         """x = ufunc(x, other) in place; x keeps its dtype."""
-        value = other.array if isinstance(other, Operators) else literal(other)  # type: ignore[attr-defined]
+        value = self._checked(name, other)
 
         def write(xp: Any, array: Array) -> None:
             try:
@@ -123,16 +131,19 @@ class Writable(Operators):
         return self.in_place("neg_", lambda xp, x: xp.negative(x, out=x))
 
     def fill_(self, value: Any) -> Self:
-        """Every value becomes `value`."""
-        number = value.array.item() if isinstance(value, Writable) else value
-        return self.in_place("fill_", lambda xp, x: x.fill(number), value)
+        """Every value becomes `value`, a number or a tensor without axes."""
+        one = self._checked("fill_", value)
+        return self.in_place("fill_", lambda xp, x: xp.copyto(x, one, casting="unsafe"), value)
 
     def zero_(self) -> Self:
         """Every value becomes 0."""
         return self.fill_(0)
 
     def copy_(self, source: Any) -> Self:
-        """The values of `source`, broadcast to this shape and cast to this dtype, in place."""
+        """The values of `source`, broadcast to this shape and cast to this dtype, in place.
+
+        They may come from another device: as in PyTorch, this is how values are moved into place.
+        """
         array = source.array if isinstance(source, Writable) else source
         if not backend.is_array(array):
             array = np.asarray(array)
@@ -143,10 +154,8 @@ class Writable(Operators):
 
     def masked_fill_(self, mask: Writable, value: Any) -> Self:
         """`value` where mask, in place."""
-        number = value.array.item() if isinstance(value, Writable) else value
-        return self.in_place(
-            "masked_fill_", lambda xp, x: xp.copyto(x, number, where=mask.array), value
-        )
+        one, where = self._checked("masked_fill_", value), self._checked("masked_fill_", mask)
+        return self.in_place("masked_fill_", lambda xp, x: xp.copyto(x, one, where=where), value)
 
     def scatter_(self, dim: int, index: Writable, src: Any) -> Self:
         """x[…, index[…, k, …], …] = src[…, k, …] along an axis, or a number everywhere there.
@@ -216,6 +225,8 @@ class Writable(Operators):
         needs stay as they were; a leaf that requires a gradient cannot be written so.
         """
         index = self._plain_index(index)
+        if isinstance(value, list | tuple):
+            value = backend.to_device(np.asarray(value), self.device)
         wants_gradient = isinstance(value, Writable) and value.requires_grad
         if current.recording and (self.requires_grad or wants_gradient):
             if self.is_leaf and self.requires_grad:
@@ -225,7 +236,7 @@ class Writable(Operators):
                 )
             self._become(self._put(index, value))
             return
-        value = value.array if isinstance(value, Writable) else value
+        value = self._checked("setitem", value)
         try:
             assign(namespace(self.array), self.array, index, value)
         except (ValueError, IndexError, TypeError) as error:
