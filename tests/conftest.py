@@ -4,6 +4,7 @@ The examples are the same on every run and every machine, so a failure repeats. 
 ones: `pytest --hypothesis-profile=thorough tests/test_ops.py`.
 """
 
+import contextlib
 import importlib.util
 import sys
 
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from tinygrad_rnn import backend
 from tinygrad_rnn.scan.cuda import cublas
+from tinygrad_rnn.scan.cuda.plan import refusals
 from tinygrad_rnn.scan.recurrence import forget
 
 settings.register_profile(
@@ -53,18 +55,35 @@ def device(request):
     "double" is the test double of CuPy (`strict_double`) as device "cuda": what fails on it would
     fail or stall on a GPU. A module asks with `pytestmark = pytest.mark.usefixtures("device")`.
     """
+    with _computing_on(request.param) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def on_the_double():
+    """As `device`, for tests about a GPU's machinery that need nothing but the double."""
+    with _computing_on("double") as name:
+        yield name
+
+
+@contextlib.contextmanager
+def _computing_on(param):
+    """The default device is that of a param of `device`; nothing worked out before is known."""
     patch = pytest.MonkeyPatch()
-    if request.param == "double":
+    if param == "double":
         patch.setitem(sys.modules, "cupy", strict_double)
         patch.setitem(sys.modules, "cupyx.scipy.special", strict_double.special)
         library = strict_double.cublas.Library()
         patch.setattr(cublas, "load", lambda: library)
-    name = "cpu" if request.param == "cpu" else "cuda"
+    name = "cpu" if param == "cpu" else "cuda"
+    known = dict(refusals)
     backend.set_default_device(name)
     forget()
     yield name
     forget()
     backend.set_default_device(None)
+    refusals.clear()
+    refusals.update(known)
     patch.undo()
 
 

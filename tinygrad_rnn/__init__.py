@@ -58,6 +58,7 @@ from tinygrad_rnn.modes import (
 )
 from tinygrad_rnn.ops.operators import Operators as _methods
 from tinygrad_rnn.ops.operators import cat, einsum, matmul, stack, where
+from tinygrad_rnn.precision import get_float32_matmul_precision, set_float32_matmul_precision
 from tinygrad_rnn.printing import set_printoptions
 from tinygrad_rnn.random import Generator, initial_seed, manual_seed, seed
 from tinygrad_rnn.scan import explain, unroll

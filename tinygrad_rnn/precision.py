@@ -7,11 +7,13 @@ whitepaper, 2020). On the CPU it makes no difference. The names are PyTorch's.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
+import numpy as np
+
 _precision = "highest"
-_FULL, _TF32 = 0, 7  # the array library's numbers for "as the dtype says" and TF32
+_AS_THE_DTYPE_SAYS, _TF32 = 1, 7  # of cupy._core._routines_linalg, COMPUTE_TYPE_...
+_told: dict[int, str] = {}  # what each array library was told, by its identity
 
 
 def get_float32_matmul_precision() -> str:
@@ -30,3 +32,11 @@ def set_float32_matmul_precision(precision: str) -> None:
             f"set_float32_matmul_precision: {precision!r}; expected 'highest', 'high' or 'medium'"
         )
     _precision = precision
+
+
+def tell(xp: Any) -> None:
+    """Have the array library of a GPU multiply float32 matrices as was chosen."""
+    if _told.get(id(xp)) != _precision:
+        _told[id(xp)] = _precision
+        kind = _AS_THE_DTYPE_SAYS if _precision == "highest" else _TF32
+        xp._core.set_compute_type(np.float32, kind)

@@ -29,7 +29,7 @@ from numpy import (
     uint64,
 )
 
-from strict_double import cuda, functions
+from strict_double import _core, cuda, functions
 from strict_double.array import ndarray, reading
 from strict_double.compiled import RawKernel, RawModule
 from strict_double.cuda import is_available

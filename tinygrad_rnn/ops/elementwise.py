@@ -254,8 +254,8 @@ round = elementwise("round", lambda xp, x: xp.rint(x), "rint(x)", lambda g, _y, 
 floor_divide = elementwise(
     "floor_divide",
     silent(lambda xp, x, y: xp.floor_divide(x, y)),
-    "y == 0 ? x / y : rint((x - (fmod(x, y) != 0 && (fmod(x, y) < 0) != (y < 0)"
-    " ? fmod(x, y) + y : fmod(x, y))) / y)",
+    "y == 0 ? x / y : rint((x - fmod(x, y)) / y)"
+    " - (fmod(x, y) != 0 && (fmod(x, y) < 0) != (y < 0))",
     lambda g, _z, _x, _y: g * 0,
     lambda g, _z, _x, _y: g * 0,
 )

@@ -10,6 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from tinygrad_rnn import precision
 from tinygrad_rnn.backend import namespace
 from tinygrad_rnn.ops.broadcasting import broadcast_to, sum_to
 from tinygrad_rnn.ops.primitive import Primitive, Tracer, shape_of
@@ -95,6 +98,8 @@ class Matmul(Primitive):
 
 
 def _matmul(xp: Any, a: Any, b: Any) -> Any:
+    if xp is not np:
+        precision.tell(xp)
     if b.ndim == 2 and a.ndim > 2:  # one GEMM over all leading axes, where matmul runs many
         return (_rows(a) @ b).reshape(*a.shape[:-1], b.shape[1])
     return xp.matmul(a, b)
@@ -124,6 +129,8 @@ matmul = Matmul("matmul", _matmul, _matmul_left, _matmul_right)
 
 
 def _contract(xp: Any, a: Any, b: Any) -> Any:
+    if xp is not np:
+        precision.tell(xp)
     return _rows(a).T @ _rows(b)
 
 

@@ -28,7 +28,8 @@ from tinygrad_rnn.program_text import (
     output_lines,
     usual_dtype,
 )
-from tinygrad_rnn.scan import trees
+from tinygrad_rnn.scan import cuda, trees
+from tinygrad_rnn.scan.factors import gather_factors
 from tinygrad_rnn.scan.naming import NamedProgram, named_pullback, named_step
 from tinygrad_rnn.scan.partition import Total
 from tinygrad_rnn.scan.pullback import Pullback
@@ -135,7 +136,8 @@ def explain(cell: Cell, xs: Tree, h0: Tree, *, reverse: bool = False) -> None:
         ]
     else:
         lines.append("NO PULLBACK  nothing that goes into the step can have a gradient")
-    print("\n".join([*lines, "", _executor(step.program)]))
+    pulled = gather_factors(pullback.program) if pullback.program.outputs else None
+    print("\n".join([*lines, "", *_executor(step.program, pulled)]))
 
 
 def steps_text(length: int, reverse: bool) -> str:
@@ -146,13 +148,21 @@ def steps_text(length: int, reverse: bool) -> str:
     return f"T = {length}, from t = {first} to {last}"
 
 
-def _executor(program: Program) -> str:
-    on_cpu = all(x.device.type == "cpu" for x in program.inputs)
-    if on_cpu:
-        return (
+def _executor(step: Program, pullback: Program | None) -> list[str]:
+    if all(x.device.type == "cpu" for x in step.inputs):
+        return [
             "Executor: NumPy, by replay of instructions worked out before the loop (scan/replay/)"
-        )
-    return "Executor: CuPy, equation by equation (scan/interpret.py)"
+        ]
+    if cuda.way() == "interpret":
+        return ["Executor: CuPy, equation by equation (scan/interpret.py)"]
+    lines = ["Executor: CUDA (scan/cuda/); for each step of the loop are launched"]
+    for name, program in (("the step:", step), ("its pullback:", pullback)):
+        if program is not None:
+            plan = cuda.Plan(program)
+            plan.lower()
+            lines.append(f"  {name:13} {cuda.launches_text(plan.loop)}")
+            lines.append(f"  {'':13} {plan.way()}")
+    return lines
 
 
 def _kept(step: NamedProgram, pullback: Pullback, length: int) -> str:

@@ -12,11 +12,12 @@ from functools import partial
 from typing import Any
 
 from tinygrad_rnn.backend import device_of
-from tinygrad_rnn.scan.cuda.frame import Frame, way
-from tinygrad_rnn.scan.cuda.plan import Plan
+from tinygrad_rnn.scan.cuda.frame import Frame
+from tinygrad_rnn.scan.cuda.plan import Plan, way
+from tinygrad_rnn.scan.cuda.schedule import launches_text
 from tinygrad_rnn.scan.pool import pool
 
-__all__ = ["Plan", "run", "way"]
+__all__ = ["Plan", "launches_text", "run", "way"]
 
 
 def run(plan: Plan, xp: Any, inputs: Sequence[Any], length: int, reverse: bool) -> list[Any]:

@@ -13,7 +13,6 @@ run is copied, from then on, to a place of its own. Read plan.py and launches.py
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -25,7 +24,7 @@ from tinygrad_rnn.program import Equation, Program, Trace, Var, evaluate
 from tinygrad_rnn.scan import memory
 from tinygrad_rnn.scan.cuda import cublas
 from tinygrad_rnn.scan.cuda.launches import CannotLaunch, Launch, bind, call, run_at_once
-from tinygrad_rnn.scan.cuda.plan import Plan
+from tinygrad_rnn.scan.cuda.plan import LAUNCHES, Plan, refusals, way
 from tinygrad_rnn.scan.cuda.schedule import Call, Gemm, Instruction, View, schedule
 from tinygrad_rnn.scan.memory import Storage
 from tinygrad_rnn.scan.partition import stacked_flags
@@ -261,31 +260,34 @@ class Frame:
         )
 
     def _capture(self, products: Any) -> Any:
-        """The launches of the loop as a CUDA graph; None if they cannot be, and why in the plan."""
+        """The launches of the loop as a CUDA graph; None if they cannot be, which is noted down."""
         xp, stream = self.xp, self.xp.cuda.Stream(non_blocking=True)
         self._pool = xp.cuda.MemoryPool()  # what calls allocate meanwhile belongs to the graph
-        reason = None
+        blamed, refused = LAUNCHES, None
         collecting = gc.isenabled()
         gc.disable()  # a collected graph would be an operation that capture does not allow
         try:
             with stream, xp.cuda.using_allocator(self._pool.malloc):
                 products.use(stream.ptr)
                 stream.begin_capture()
-                try:
-                    make(self._loop or [])
-                except Exception as error:
-                    reason = error
+                for function, arguments in self._loop or []:
+                    try:
+                        function(*arguments)
+                    except Exception as error:
+                        blamed = arguments[0].primitive.name if function is call else LAUNCHES
+                        refused = error
+                        break
                 graph = stream.end_capture()
         except Exception as error:
-            reason = reason or error
+            refused = refused or error
         finally:
             products.use(xp.cuda.get_current_stream().ptr)
             if collecting:
                 gc.enable()
-        if reason is not None:
-            self.plan.refused = f"{type(reason).__name__}: {reason}"
-            return None
-        return graph
+        if refused is None:
+            return graph
+        refusals[blamed] = f"{blamed}: {type(refused).__name__}: {refused}"
+        return None
 
     def _run_lifted(
         self,
@@ -341,12 +343,3 @@ def _setting(xp: Any) -> tuple[Any, ...]:
     """What a frame's launches are made for: device, stream, precision of products."""
     stream = xp.cuda.get_current_stream().ptr
     return xp.cuda.Device().id, stream, get_float32_matmul_precision(), way()
-
-
-def way() -> str:
-    """How loops are run, as the environment variable TINYGRAD_RNN_CUDA_LOOP says.
-
-    "graph" (a CUDA graph, from the second run on), "launches" (the same launches, one by one), or
-    "interpret" (equation by equation, in interpret.py).
-    """
-    return os.environ.get("TINYGRAD_RNN_CUDA_LOOP", "graph")

@@ -8,6 +8,7 @@ schedule.py before this file.
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -17,9 +18,25 @@ from tinygrad_rnn.ops.shape import split
 from tinygrad_rnn.program import Equation, Program, Var
 from tinygrad_rnn.scan import memory
 from tinygrad_rnn.scan.cuda.rewriting import add_product, rewritten
-from tinygrad_rnn.scan.cuda.schedule import fuse, is_join, is_kernel, is_view, schedule
+from tinygrad_rnn.scan.cuda.schedule import Call, fuse, is_join, is_kernel, is_view, schedule
 from tinygrad_rnn.scan.memory import Place, Storage
 from tinygrad_rnn.scan.partition import Partition, partition
+
+#: What cannot be captured, by the name of the operation, and why; runs add what they find out.
+refusals: dict[str, str] = {
+    name: f"{name}: CuPy's own products of matrices cannot be captured"
+    for name in ("matmul", "contract", "einsum")
+}
+LAUNCHES = "launches"  # in place of an operation's name: nothing can be captured
+
+
+def way() -> str:
+    """How loops are run, as the environment variable TINYGRAD_RNN_CUDA_LOOP says.
+
+    "graph" (a CUDA graph, from the second run on), "launches" (the same launches, one by one), or
+    "interpret" (equation by equation, in interpret.py).
+    """
+    return os.environ.get("TINYGRAD_RNN_CUDA_LOOP", "graph")
 
 
 class Plan:
@@ -28,13 +45,10 @@ class Plan:
     order: how often a step was pulled back to give this one.
     program, parts: the step, rewritten, and its equations by when they run.
     loop: the instructions of one step. stacked: the values of which all T are kept in memory.
-    refused: why the loop could not be captured as a CUDA graph; None as long as nothing is known
-        against it.
     """
 
     def __init__(self, program: Program, order: int = 0) -> None:
         self.order = order
-        self.refused: str | None = None
         self._given = program
         self._lock = threading.Lock()
         self._ready = False
@@ -74,6 +88,21 @@ class Plan:
         ):
             for number, x in enumerate(values):
                 self.places[x] = Storage(kind, x.shape, x.dtype, number).whole()
+
+    def refused(self) -> str | None:
+        """Why the loop cannot be captured as a CUDA graph; None if nothing is known against it."""
+        names = [x.equation.primitive.name for x in self.loop if isinstance(x, Call)]
+        known = [refusals[name] for name in names if name in refusals]
+        return refusals.get(LAUNCHES) or next(iter(known), None)
+
+    def way(self) -> str:
+        """How the loop is run, in words."""
+        refused = self.refused()
+        if refused is not None:
+            return f"launched one by one, because a CUDA graph is refused ({refused})"
+        if way() == "launches":
+            return "launched one by one, as TINYGRAD_RNN_CUDA_LOOP says"
+        return "captured as a CUDA graph by the second run, one launch from then on"
 
     def _claims(self) -> tuple[list[Var], dict[Var, Place]]:
         """The carry's next values, each computed where it belongs; a copy of what cannot be."""

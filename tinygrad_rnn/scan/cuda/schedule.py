@@ -228,14 +228,15 @@ def fuse(maker: Equation, user: Any) -> bool:
     return together and maker.outputs[0].shape == user.outputs[0].shape
 
 
-def launches(instructions: Iterable[Instruction]) -> dict[str, Any]:
-    """How many kernels, products and other calls there are."""
-    found = {"kernels": 0, "products": 0, "calls": []}
-    for instruction in instructions:
-        if isinstance(instruction, Kernel):
-            found["kernels"] += 1  # type: ignore[operator]
-        elif isinstance(instruction, Gemm):
-            found["products"] += 1  # type: ignore[operator]
-        elif isinstance(instruction, Call):
-            found["calls"].append(instruction.equation.primitive.name)  # type: ignore[attr-defined]
-    return found
+def launches_text(instructions: Iterable[Instruction]) -> str:
+    """What is launched, counted, in words: "1 product of matrices, 1 kernel"."""
+    found = list(instructions)
+    kernels = sum(isinstance(x, Kernel) for x in found)
+    products = sum(isinstance(x, Gemm) for x in found)
+    calls = [x.equation.primitive.name for x in found if isinstance(x, Call)]
+    texts = [
+        f"{products} product{'s' * (products != 1)} of matrices" if products else "",
+        f"{kernels} kernel{'s' * (kernels != 1)}" if kernels else "",
+        f"{len(calls)} call{'s' * (len(calls) != 1)} of CuPy ({', '.join(calls)})" if calls else "",
+    ]
+    return ", ".join(text for text in texts if text) or "nothing"

@@ -1,0 +1,241 @@
+"""The C texts of the primitives: compiled by g++ they give NumPy's values; by NVRTC they compile.
+
+What a kernel computes on a GPU is this text. Here it runs on the host, on ordinary values and on
+those where C and NumPy part ways: NaN, infinities, zeros, negative divisors.
+"""
+
+import ctypes
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import strict_double
+from recurrent_cells import CASES
+from strict_double.compiled import RawKernel, has_compiler
+
+import tinygrad_rnn as torch
+from tinygrad_rnn.autograd import tree
+from tinygrad_rnn.ops import elementwise as e
+from tinygrad_rnn.ops.elementwise import Elementwise
+from tinygrad_rnn.program import Trace
+from tinygrad_rnn.scan import scan
+from tinygrad_rnn.scan.cuda.launches import NAME, _compiled
+from tinygrad_rnn.scan.cuda.source import THREADS, Operand, can_be_written, kernel_source
+
+SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.0, 7.0, -7.0, np.inf, -np.inf, np.nan]
+DTYPES = ["float32", "float64", "float16"]
+# In units of the last place. The functions of NumPy, of a C library and of a GPU round differently.
+PLACES = 8
+# Parameters of those that have some, and operands: how many, or their dtypes.
+PARAMS = {
+    "clip": {"low": -0.7, "high": 0.9},
+    "cast": {"dtype": np.dtype("float64"), "source": np.dtype("float32")},
+    "discretize": {"dtype": np.dtype("int32")},
+}
+TRUTHS = {"logical_and", "logical_or", "logical_not"}
+WHOLE = {"bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not"}
+EVERY = sorted(
+    (x for x in vars(e).values() if isinstance(x, Elementwise) and x.cuda is not None),
+    key=lambda x: x.name,
+)
+
+
+@pytest.fixture
+def raw_kernel():
+    """What compiles a text for the host, and runs it."""
+    if not has_compiler():
+        pytest.skip("no g++")
+    return RawKernel
+
+
+def operands(primitive, dtype):
+    """Arrays on which a primitive is compared: every special value meets every other."""
+    count = (
+        primitive.evaluate.__code__.co_argcount if hasattr(primitive.evaluate, "__code__") else 1
+    )
+    rng = np.random.default_rng(3)
+    ordinary = rng.standard_normal(12)
+    x = np.concatenate([np.repeat(SPECIAL, len(SPECIAL)), ordinary])
+    y = np.concatenate([np.tile(SPECIAL, len(SPECIAL)), rng.standard_normal(12)])
+    condition = rng.random(len(x)) < 0.5
+    if primitive is e.where:
+        return [condition, x.astype(dtype), y.astype(dtype)]
+    if primitive.name in WHOLE:
+        return [np.arange(-3, 4) * 37, np.arange(7) * 5][: 1 if primitive is e.bitwise_not else 2]
+    if primitive in (e.discretize,):
+        return [np.array([0.0, -0.5, 1.5, 2.0, -3.7], dtype)]
+    count = 2 if primitive in TWO else 1
+    return [a.astype(dtype) for a in (x, y)][:count]
+
+
+TWO = {
+    *(e.add, e.subtract, e.multiply, e.divide, e.power, e.maximum, e.minimum),
+    *(e.floor_divide, e.remainder, e.equal, e.not_equal, e.less, e.less_equal, e.greater),
+    *(e.greater_equal, e.logical_and, e.logical_or, e.bitwise_and, e.bitwise_or, e.bitwise_xor),
+}
+
+
+def kernel(primitive, arrays, params):
+    """The text of a kernel of one equation, and what it stores."""
+    trace = Trace()
+    inputs = [trace.input(x) for x in arrays]
+    y = primitive(*inputs, **params)
+    (equation,) = trace.equations
+    y.equation = equation
+    assert can_be_written(equation)
+    shape = arrays[0].shape
+    stride = (1,) * len(shape)
+    loads = {x: Operand(x.dtype, stride) for x in inputs}
+    return kernel_source(NAME, shape, [equation], loads, [(y, Operand(y.dtype, stride))]), y
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("primitive", EVERY, ids=lambda x: x.name)
+def test_a_text_computes_what_numpy_computes(primitive, dtype, raw_kernel):
+    arrays = operands(primitive, dtype)
+    params = dict(PARAMS.get(primitive.name, {}))
+    if "source" in params:
+        params["source"] = np.dtype(dtype)
+    text, y = kernel(primitive, arrays, params)
+    with np.errstate(all="ignore"):
+        wanted = primitive.evaluate(np, *arrays, **params)
+    found = np.empty(wanted.shape, wanted.dtype)
+    assert (y.shape, y.dtype) == (wanted.shape, wanted.dtype)
+    addresses = [x.ctypes.data for x in (*arrays, found)]
+    raw_kernel(text, NAME)((-(-found.size // THREADS),), (THREADS,), (*addresses, found.size))
+    if wanted.dtype.kind != "f":
+        np.testing.assert_array_equal(found, wanted)
+        return
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(wanted))
+    inexact = np.finfo(wanted.dtype).eps * PLACES
+    np.testing.assert_allclose(found, wanted, rtol=inexact, atol=np.finfo(wanted.dtype).tiny)
+
+
+def test_every_elementwise_primitive_has_a_text_or_says_why_not():
+    without = {x.name for x in vars(e).values() if isinstance(x, Elementwise) and x.cuda is None}
+    assert without == {"transfer"}  # from device to device: there is nothing to compute
+
+
+def test_what_lies_where(raw_kernel):
+    """Parts, transposes, broadcast operands, a store into a part; more than one block."""
+    rng = np.random.default_rng(0)
+    B, H = 7, 45
+    whole, bias, column = rng.random((B, 3 * H)), rng.random(H), rng.random((B, 1))
+    turned, out = rng.random((H, B)), np.full((B, 2 * H), np.nan)
+    trace = Trace()
+    a, b, c, d = (
+        trace.input(x, None, s)
+        for x, s in zip((whole, bias, column, turned), ((B, H), (H,), (B, 1), (B, H)), strict=True)
+    )
+    y = (a + b) * c - d
+    loads = {
+        a: Operand(a.dtype, (3 * H, 1)),
+        b: Operand(b.dtype, (0, 1)),
+        c: Operand(c.dtype, (1, 0)),
+        d: Operand(d.dtype, (1, B)),
+    }
+    text = kernel_source(NAME, (B, H), trace.equations, loads, [(y, Operand(y.dtype, (2 * H, 1)))])
+    size = whole.itemsize
+    addresses = [
+        whole.ctypes.data + H * size,
+        bias.ctypes.data,
+        column.ctypes.data,
+        turned.ctypes.data,
+        out.ctypes.data + H * size,
+    ]
+    raw_kernel(text, NAME)((-(-B * H // THREADS),), (THREADS,), (*addresses, B * H))
+    np.testing.assert_allclose(out[:, H:], (whole[:, H : 2 * H] + bias) * column - turned.T)
+    assert np.isnan(out[:, :H]).all()
+
+
+# --- compiled as for a GPU ------------------------------------------------------------------------
+
+
+def nvrtc():
+    """NVIDIA's run-time compiler from the wheel nvidia-cuda-nvrtc, which needs no GPU; or None."""
+    if importlib.util.find_spec("nvidia") is None:
+        return None
+    found = [
+        path
+        for folder in importlib.util.find_spec("nvidia").submodule_search_locations
+        for path in sorted(Path(folder).glob("**/libnvrtc.so*"))
+    ]
+    return ctypes.CDLL(str(found[0])) if found else None
+
+
+def compiled_for(architecture, text):
+    """A text compiled with the options that CuPy gives: its PTX, and what the compiler logs.
+
+    `architecture` is that of a GPU, so machine code is made too, and registers are counted.
+    """
+    library, program = nvrtc(), ctypes.c_void_p()
+    source = text.encode()
+    assert not library.nvrtcCreateProgram(ctypes.byref(program), source, b"kernel", 0, None, None)
+    options = [
+        b"--std=c++17",
+        b"-ftz=true",
+        b"--ptxas-options=-v",
+        f"-arch={architecture}".encode(),
+    ]
+    given = (ctypes.c_char_p * len(options))(*options)
+    status = library.nvrtcCompileProgram(program, len(options), given)
+
+    def told(what):
+        size = ctypes.c_size_t()
+        getattr(library, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
+        buffer = ctypes.create_string_buffer(size.value)
+        getattr(library, f"nvrtcGet{what}")(program, buffer)
+        return buffer.value.decode()
+
+    log = told("ProgramLog")
+    assert status == 0, f"{log}\n{text}"
+    assert "0 bytes spill stores" in log, f"{log}\n{text}"
+    return told("PTX")
+
+
+needs_nvrtc = pytest.mark.skipif(nvrtc() is None, reason="the wheel nvidia-cuda-nvrtc is not there")
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("architecture", [b"sm_80", b"sm_90"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_all_texts_compile_for_a_gpu(dtype, architecture):
+    for primitive in EVERY:
+        params = dict(PARAMS.get(primitive.name, {}))
+        if "source" in params:
+            params["source"] = np.dtype(dtype)
+        text, _ = kernel(primitive, operands(primitive, dtype), params)
+        compiled_for(architecture, text)
+
+
+@pytest.fixture
+def kernel_texts(monkeypatch):
+    """The texts of the kernels that are compiled."""
+    texts = []
+
+    class Noting(RawKernel):
+        def __init__(self, code, *args, **kwargs):
+            texts.append(code)
+            super().__init__(code, *args, **kwargs)
+
+    monkeypatch.setattr(strict_double, "RawKernel", Noting)
+    _compiled.cache_clear()
+    yield texts
+    _compiled.cache_clear()
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_kernels_of_the_cells_compile_for_a_gpu(case, dtype, on_the_double, kernel_texts):
+    """All that a training step launches, forward and backward."""
+    xs, h0, weights = case.leaves(dtype)
+    outputs = scan(case.cell(*weights), xs, h0)
+    ys = [y for _, y in tree.leaves(outputs, "") if y.requires_grad]
+    sources = [x for _, x in tree.leaves((xs, h0, weights), "") if x.requires_grad]
+    torch.autograd.grad(ys, sources, [y.detach() for y in ys], allow_unused=True)
+    assert kernel_texts
+    for text in (text for text in kernel_texts if f"void {NAME}(" in text):
+        code = compiled_for(b"sm_90", text)
+        assert dtype == "float64" or ".f64" not in code  # 64 times as slow
