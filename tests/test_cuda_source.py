@@ -198,7 +198,7 @@ needs_nvrtc = pytest.mark.skipif(nvrtc() is None, reason="the wheel nvidia-cuda-
 
 
 @needs_nvrtc
-@pytest.mark.parametrize("architecture", [b"sm_80", b"sm_90"])
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_all_texts_compile_for_a_gpu(dtype, architecture):
     for primitive in EVERY:
@@ -237,5 +237,5 @@ def test_the_kernels_of_the_cells_compile_for_a_gpu(case, dtype, on_the_double, 
     torch.autograd.grad(ys, sources, [y.detach() for y in ys], allow_unused=True)
     assert kernel_texts
     for text in (text for text in kernel_texts if f"void {NAME}(" in text):
-        code = compiled_for(b"sm_90", text)
+        code = compiled_for("sm_90", text)
         assert dtype == "float64" or ".f64" not in code  # 64 times as slow
