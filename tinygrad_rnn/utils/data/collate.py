@@ -32,7 +32,7 @@ def default_collate(batch: Sequence[Any]) -> Any:
     if isinstance(first, Tensor):
         return _stack(batch)
     if isinstance(first, np.ndarray) and first.dtype.kind not in "OSU":
-        return _stack([creation.as_tensor(array) for array in batch])
+        return creation.as_tensor(_stack([Tensor(array) for array in batch]).array)  # moved once
     if isinstance(first, str | bytes):
         return batch
     if isinstance(first, np.bool_ | np.number):
