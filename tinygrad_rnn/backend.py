@@ -63,7 +63,7 @@ def is_array(value: Any) -> bool:
 
 
 class device:
-    """Where an array lives: `device("cpu")`, `device("cuda")`, `device("cuda:1")`.
+    """Where an array lives: `device("cpu")`, `device("cuda")`, `device("cuda:1")` or `device(1)`.
 
     "cuda" without a number is the GPU that computes: the first, unless `cuda.set_device` chose
     another. That there is such a GPU is not checked before it is used.
@@ -76,9 +76,12 @@ class device:
 
     __slots__ = ("index", "type")
 
-    def __init__(self, name: str | device, index: int | None = None) -> None:
+    def __init__(self, name: str | int | device, index: int | None = None) -> None:
+        number: int | None
         if isinstance(name, device):
             kind, number = name.type, name.index
+        elif isinstance(name, int):
+            kind, number = "cuda", name
         else:
             kind, _, suffix = name.partition(":")
             if kind not in ("cpu", "cuda") or (suffix and not suffix.isdecimal()):
@@ -125,7 +128,7 @@ def get_default_device() -> device:
         raise RuntimeError(f"TINYGRAD_RNN_DEVICE: {error}") from error
 
 
-def set_default_device(name: str | device | None) -> None:
+def set_default_device(name: str | int | device | None) -> None:
     """Make new tensors on this device from now on; None goes back to the environment's choice."""
     global _default_device
     if name is None:
@@ -136,7 +139,7 @@ def set_default_device(name: str | device | None) -> None:
     _default_device = wanted
 
 
-def library(where: str | device) -> Any:
+def library(where: str | int | device) -> Any:
     """The array library that computes on a device.
 
     Raises RuntimeError if the device is a CUDA one and CuPy, a driver or that GPU is missing: what
@@ -185,7 +188,7 @@ def device_of(array: Array) -> device:
     return _gpu(array.device.id)
 
 
-def to_device(array: Array, where: str | device) -> Array:
+def to_device(array: Array, where: str | int | device) -> Array:
     """The array on another device; itself if it is there already."""
     wanted = device(where)
     if device_of(array) == wanted:

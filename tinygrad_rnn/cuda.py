@@ -136,7 +136,7 @@ def manual_seed_all(seed: int) -> None:
 
 def _number(device: Device) -> int:
     """The number of a GPU that there is; of the one that computes for None."""
-    chosen = backend.device(f"cuda:{device}" if isinstance(device, int) else device or "cuda")
+    chosen = backend.device("cuda" if device is None else device)
     if chosen.index is None:
         raise ValueError(f"expected a GPU, got device '{chosen}'")
     backend.library(chosen)

@@ -436,9 +436,9 @@ class Module:
         """Convert floating-point parameters and buffers to float64."""
         return self.to(np.dtype("float64"))
 
-    def cuda(self: ModuleT, device: Any = "cuda") -> ModuleT:
-        """Move to the GPU that computes, or to GPU number `device`."""
-        return self.to(f"cuda:{device}" if isinstance(device, int) else device or "cuda")
+    def cuda(self: ModuleT, device: Any = None) -> ModuleT:
+        """Move to the GPU that computes, or to the one named."""
+        return self.to(device="cuda" if device is None else device)
 
     def cpu(self: ModuleT) -> ModuleT:
         """Move to host memory."""

@@ -40,17 +40,20 @@ class Conversions(Tracer):
         for arg in args:
             if isinstance(arg, Conversions):
                 dtype, device = arg.dtype, arg.device
-            elif isinstance(arg, backend.device) or (
+            elif arg is None or isinstance(arg, builtins.bool):  # non_blocking, by its place
+                continue
+            elif isinstance(arg, backend.device | builtins.int) or (
                 isinstance(arg, str) and arg.partition(":")[0] in ("cpu", "cuda")
             ):
                 device = arg
-            elif arg is not None and not isinstance(arg, builtins.bool):
+            else:
                 dtype = arg
         x = self
         if device is not None:
-            source = x.device
-            if backend.device(device) != source:
-                x = elementwise.transfer(x, device=backend.device(device), source=source)
+            source, wanted_device = x.device, backend.device(device)
+            if wanted_device != source:
+                backend.library(wanted_device)  # raises, and says why, if there is none
+                x = elementwise.transfer(x, device=wanted_device, source=source)
         if dtype is not None and np.dtype(dtype) != x.dtype:
             wanted = np.dtype(dtype)
             if wanted.kind == "f":
@@ -95,6 +98,6 @@ class Conversions(Tracer):
         """On the host."""
         return self.to(device="cpu")
 
-    def cuda(self, device: Any = "cuda") -> Self:
-        """On a GPU."""
-        return self.to(device=f"cuda:{device}" if isinstance(device, builtins.int) else device)
+    def cuda(self, device: Any = None) -> Self:
+        """On the GPU that computes, or on the one named."""
+        return self.to(device="cuda" if device is None else device)
