@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinygrad_rnn import ops, random
-from tinygrad_rnn.backend import Array, namespace, to_device
+from tinygrad_rnn.backend import Array, library, namespace, to_device
 from tinygrad_rnn.creation import drawn
 from tinygrad_rnn.nn.functional.activation import result
 from tinygrad_rnn.ops.operators.arguments import checked_index, on_gpu
@@ -90,22 +90,25 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """y[..., c] = 1 where c is the index, else 0, as int64.
 
     Shapes: tensor: (...) integers -> (..., num_classes); -1 takes the largest index plus one.
+    Raises RuntimeError for an index that is no class; on a GPU, and in the step of a scan, its row
+    is zeros.
     """
     if tensor.dtype.kind not in "iu":
         raise RuntimeError(
             f"one_hot: only applicable to an index tensor of an integer dtype, got {tensor.dtype}"
         )
-    indices = getattr(tensor, "array", None)
-    if indices is None and num_classes > 0:  # in the step of a scan, which has no values yet
-        return (tensor.unsqueeze(-1) == np.arange(num_classes)).long()
+    if num_classes > 0 and (on_gpu(tensor) or not hasattr(tensor, "array")):
+        # A GPU is not waited for, and in the step of a scan there are no values yet.
+        classes = library(tensor.device).arange(num_classes)
+        return (tensor.unsqueeze(-1) == classes).long()
     indices = tensor.array
     if not indices.size and num_classes <= 0:
         raise RuntimeError(
             "one_hot: cannot infer the number of classes from an empty tensor; pass num_classes"
         )
-    top = int(indices.max()) if indices.size else 0
-    if indices.size and indices.min() < 0:
-        raise RuntimeError(f"one_hot: class values must be non-negative, got {int(indices.min())}")
+    low, top = (indices.min().item(), indices.max().item()) if indices.size else (0, 0)
+    if low < 0:
+        raise RuntimeError(f"one_hot: class values must be non-negative, got {low}")
     if num_classes == -1:
         num_classes = top + 1
     elif top >= num_classes:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from tinygrad_rnn import ops
 from tinygrad_rnn.backend import Array, namespace
+from tinygrad_rnn.ops.operators.arguments import checked_index, on_gpu
 from tinygrad_rnn.tensor import Tensor
 
 # Losses of real numbers.
@@ -103,7 +106,8 @@ def cross_entropy(
             (Szegedy et al., "Rethinking the Inception Architecture", 2016).
 
     Raises:
-        IndexError: a class index that is not below C.
+        IndexError: a class index that is not below C. A GPU is not waited for: there it makes the
+            loss NaN, and `autograd.detect_anomaly` names the line.
 
     >>> from tinygrad_rnn import tensor
     >>> cross_entropy(tensor([[0.0, 0.0]]), tensor([1]))
@@ -156,7 +160,7 @@ def nll_loss(
     `ignore_index` and `reduction` as in `cross_entropy`, which is nll_loss of log_softmax.
 
     Raises:
-        IndexError: a class index that is not below C.
+        IndexError: a class index that is not below C; on a GPU the loss is NaN instead.
     """
     axis = _class_axis("nll_loss", input)
     if weight is not None:
@@ -174,7 +178,7 @@ class _Targets(NamedTuple):
     index: Array  # the class, 0 where ignored
     counted: Array | None  # False where ignored; None when nothing is
     weight: Array | None  # the factor of the class; None without weights
-    total: float  # what the mean divides by: the sum of the factors of the targets that count
+    total: Any  # what the mean divides by: the sum of the factors of the targets that count
 
 
 def _class_axis(name: str, input: Tensor) -> int:
@@ -212,6 +216,7 @@ def _check_probabilities(target: Tensor, ignore_index: int) -> None:
 def _class_targets(
     name: str, target: Tensor, weight: Tensor | None, ignore_index: int, input: Tensor, axis: int
 ) -> _Targets:
+    """The targets, checked; a GPU is not waited for, and there a wrong class will read as NaN."""
     place = input.ndim + axis
     classes = input.shape[axis]
     expected = (*input.shape[:place], *input.shape[place + 1 :])
@@ -228,9 +233,15 @@ def _class_targets(
             f"{name}: expected class indices of an integer dtype (int64) as target, got "
             f"{target.dtype}; convert them with .long()"
         )
-    indices = target.array.reshape(*input.shape[:place], 1, *input.shape[place + 1 :])
+    indices = target.array.astype(np.int64, copy=False)
+    indices = indices.reshape(*input.shape[:place], 1, *input.shape[place + 1 :])
     xp = namespace(indices)
     counted = indices != ignore_index
+    if on_gpu(target):
+        indices = checked_index(xp.where(counted, indices, 0), classes, name)
+        factors = None if weight is None else ops.take(weight.array.reshape(-1), indices)
+        counts = counted if factors is None else xp.where(counted, factors, 0)
+        return _Targets(indices, counted, factors, counts.sum(dtype=input.dtype))
     count = int(counted.sum())
     if count < indices.size:
         indices = xp.where(counted, indices, 0)
@@ -254,7 +265,7 @@ def _reduced_classes(cost: Tensor, targets: _Targets, target: Tensor, reduction:
     if targets.counted is not None:
         cost = ops.where(targets.counted, cost, 0.0)
     if reduction == "mean":
-        return cost.sum() * (1 / targets.total if targets.total else math.nan)
+        return cost.sum() * (1 / targets.total if on_gpu(cost) or targets.total else math.nan)
     return reduced(cost.reshape(target.shape), reduction)
 
 
@@ -268,7 +279,8 @@ def binary_cross_entropy(
 
     Shapes: input: probabilities p in [0, 1]; target: y of the same shape; weight: broadcasts to it.
     Where a logarithm is cut off it has no gradient; PyTorch gives up to 1e12 there. Prefer
-    `binary_cross_entropy_with_logits`, which needs no cutting.
+    `binary_cross_entropy_with_logits`, which needs no cutting. Raises RuntimeError for values that
+    are not in [0, 1]; a GPU is not waited for, and there their cost is NaN.
     """
     if input.shape != target.shape:
         raise ValueError(
@@ -277,12 +289,15 @@ def binary_cross_entropy(
             "same size."
         )
     for what, values in (("input", input.array), ("target", target.array)):
-        if values.size and not ((values >= 0) & (values <= 1)).all():
+        if not on_gpu(input) and values.size and not ((values >= 0) & (values <= 1)).all():
             raise RuntimeError(
                 f"binary_cross_entropy: all elements of {what} should be between 0 and 1, got "
                 f"values from {float(values.min()):g} to {float(values.max()):g}"
             )
     cost = -(target * _cut_log(input) + (1 - target) * _cut_log(1 - input))
+    if on_gpu(input):
+        p, y = input.detach(), target.detach()
+        cost = ops.where((p >= 0) & (p <= 1) & (y >= 0) & (y <= 1), cost, math.nan)
     return reduced(cost if weight is None else cost * weight, reduction)
 
 
