@@ -57,8 +57,8 @@ def train(units: int, updates: int) -> tuple[Parity, list[float]]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(loss.item())
-    return model, losses
+        losses.append(loss.detach())
+    return model, torch.stack(losses).tolist()
 
 
 @torch.no_grad()

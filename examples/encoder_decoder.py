@@ -121,7 +121,7 @@ def loss_on(model: Translator, pairs: list[Pair]) -> torch.Tensor:
 
 def training(
     model: Translator, batches: Iterable[list[Pair]], updates: int, rate: float = 5e-3
-) -> Iterator[float]:
+) -> Iterator[torch.Tensor]:
     """Train on so many batches; the loss after each update, whenever it is asked for."""
     optimizer = Adam(model.parameters(), lr=rate)
     schedule = CosineAnnealingLR(optimizer, updates)
@@ -132,7 +132,7 @@ def training(
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        yield loss.item()
+        yield loss.detach()
 
 
 @torch.no_grad()

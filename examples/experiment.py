@@ -1,4 +1,4 @@
-"""What do the programs of the chapters share? Options, a progress bar, figures, records.
+"""What do the programs of the chapters share? Options, a progress bar, a clock, figures, records.
 
 A program is a function with `@program`: a click command with --seed, --device and --figure. It
 computes plain data, prints what it found, and returns the function that draws it. The chapters in
@@ -13,6 +13,7 @@ import importlib.util
 import json
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -94,6 +95,13 @@ def _drawable(_ctx: click.Context, _option: click.Parameter, path: Path) -> Path
 def progress(steps: Iterable[T], what: str) -> Iterable[T]:
     """The steps, with a bar that says how far they are and vanishes at the end."""
     return tqdm(steps, desc=what, leave=False, disable=None)  # None: only on a terminal
+
+
+def now() -> float:
+    """Seconds on a clock, once the device has done all that it was asked for."""
+    if torch.get_default_device().type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def panels(rows: int = 1, columns: int = 1, width: float = 8, height: float = 3) -> tuple[Any, Any]:

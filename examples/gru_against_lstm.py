@@ -10,13 +10,12 @@ was found for the page. Read long_lags.py first, whose adding problem is one of 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import click
 import numpy as np
-from experiment import panels, program, progress, write_record
+from experiment import now, panels, program, progress, write_record
 from long_lags import adding, error_of_sum
 
 import tinygrad_rnn as torch
@@ -59,10 +58,10 @@ def times(layers: dict[str, nn.RNNBase], steps: int, batch: int, blocks: int) ->
     for _ in progress(range(blocks), "times"):
         for name, layer in layers.items():
             for call in range(3):
-                start = time.perf_counter()
+                start = now()
                 layer(xs[name])[0].sum().backward()
                 if call > 0:  # the first call of a block warms up
-                    seen[name].append(time.perf_counter() - start)
+                    seen[name].append(now() - start)
     return {name: float(np.median(several)) / steps for name, several in seen.items()}
 
 
@@ -210,9 +209,9 @@ def train(task: Task, cell: str, rate: float, updates: int, seed: int) -> Run:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         falling.step()
-        losses.append(loss.item())
+        losses.append(loss.detach())
     with torch.no_grad():
-        return Run(model, losses, task.score(model))
+        return Run(model, torch.stack(losses).tolist(), task.score(model))
 
 
 def measure(task: Task, cell: str, seeds: list[int], updates: int) -> dict[str, Any]:

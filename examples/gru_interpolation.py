@@ -131,8 +131,8 @@ def recall_task(length: int, batch: int) -> tuple[torch.Tensor, torch.Tensor, to
     xs[..., -1] = torch.randn(length, batch)
     last = np.zeros((length, batch), int)
     current = np.zeros(batch, int)
-    for t in range(length):
-        current = np.where(is_symbol[t].numpy(), symbols[t].numpy(), current)
+    for t, (here, which) in enumerate(zip(is_symbol.numpy(), symbols.numpy(), strict=True)):
+        current = np.where(here, which, current)
         last[t] = current
     return xs, torch.tensor(last), is_cue
 
@@ -153,8 +153,8 @@ def train(units: int, updates: int) -> tuple[Recall, list[float]]:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         right = (logits.argmax(-1) == last)[is_cue]
-        shares.append(right.float().mean().item())
-    return model, shares
+        shares.append(right.float().mean())
+    return model, torch.stack(shares).tolist()
 
 
 class Use(NamedTuple):

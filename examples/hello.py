@@ -122,10 +122,10 @@ def train(units: int, updates: int, remembers: bool = True) -> Training:
         loss.backward()
         optimizer.step()
         right = scores.softmax(-1).gather(-1, targets.unsqueeze(-1))
-        chances.append(right.detach().numpy()[:, 0])
-        losses.append(loss.item())
+        chances.append(right.detach()[:, 0])
+        losses.append(loss.detach())
     says = "".join(LETTERS[place] for place in model(xs).argmax(-1).tolist())
-    return Training(np.array(chances), losses, says)
+    return Training(torch.stack(chances).numpy(), torch.stack(losses).tolist(), says)
 
 
 def draw(runs: dict[str, Training]) -> Any:

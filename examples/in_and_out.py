@@ -278,12 +278,14 @@ def train(model: nn.Module, seen: Task, unseen: Task, updates: int, what: str = 
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        losses.append(loss.item())
+        losses.append(loss.detach())
         if update % 10 == 0:
             with torch.no_grad():
-                unseen_losses[update] = loss_of(model, unseen).item()
+                unseen_losses[update] = loss_of(model, unseen)
     with torch.no_grad():
         answers = model(unseen.inputs[0]).argmax(-1)  # a Writer reads what it writes itself
+    losses = torch.stack(losses).tolist()
+    unseen_losses = {update: loss.item() for update, loss in unseen_losses.items()}
     return Run(model, losses, unseen_losses, share_right(answers, unseen.targets))
 
 

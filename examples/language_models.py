@@ -134,12 +134,12 @@ def train(
 @torch.no_grad()
 def loss_on(model: LanguageModel, tokens: torch.Tensor) -> float:
     """Nats per symbol, in 16 lanes that each begin without a past."""
-    nats, count, state = 0.0, 0, None
+    nats, count, state = [], 0, None
     for inputs, targets in BPTTBatcher(tokens, 16, 64):
         logits, state = model(inputs, state)
-        nats += F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum").item()
+        nats.append(F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum"))
         count += targets.numel()
-    return nats / count
+    return sum(torch.stack(nats).tolist()) / count
 
 
 def chances(logits: torch.Tensor, temperature: float = 1, top_k: int | None = None) -> torch.Tensor:

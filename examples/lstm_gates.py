@@ -101,8 +101,8 @@ def train(text: str, units: int, updates: int) -> tuple[CharLSTM, list[float]]:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         state = tuple(part.detach() for part in state)
-        losses.append(loss.item())
-    return model, losses
+        losses.append(loss.detach())
+    return model, torch.stack(losses).tolist()
 
 
 @torch.no_grad()
@@ -178,8 +178,8 @@ def influence(lstm: nn.LSTM, xs: torch.Tensor) -> dict[str, np.ndarray]:
     rows = []
     for c in cs.unbind(0):
         grads = torch.autograd.grad((v * c).sum(), [c_0, x_1], retain_graph=True)
-        rows.append([grad.norm().item() for grad in grads])
-    return dict(zip(("c_0", "x_1"), np.array(rows).T, strict=True))
+        rows.append(torch.stack([grad.norm() for grad in grads]))
+    return dict(zip(("c_0", "x_1"), torch.stack(rows).numpy().T, strict=True))
 
 
 CASES: dict[str, dict[str, float]] = {

@@ -157,7 +157,7 @@ def noisy(module: nn.Module, deviation: float = NOISE) -> Iterator[None]:
 
 def one_epoch(model: Musician, optimizer: RMSprop, pieces: list[Batch]) -> float:
     """Learn from every batch once; the loss on the way, noise and all, in nats per step."""
-    total = steps = 0.0
+    costs = []
     for number in torch.randperm(len(pieces)).tolist():
         batch = pieces[number]
         with noisy(model.cell):
@@ -166,8 +166,9 @@ def one_epoch(model: Musician, optimizer: RMSprop, pieces: list[Batch]) -> float
             (cost / batch.lengths.sum()).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        total, steps = total + cost.item(), steps + batch.lengths.sum().item()
-    return total / steps
+        costs.append(cost.detach())
+    steps = sum(batch.lengths.sum().item() for batch in pieces)
+    return sum(torch.stack(costs).tolist()) / steps
 
 
 class Plan(NamedTuple):

@@ -91,8 +91,8 @@ def doubles(share_of: Schedule, updates: int) -> list[float]:
         optimizer.step()
         with torch.no_grad():
             logits, _ = model(torch.stack([torch.zeros_like(letters), letters]))
-        found.append(logits[1].softmax(-1)[letters - 1, letters].mean().item())
-    return found
+        found.append(logits[1].softmax(-1)[letters - 1, letters].mean())
+    return torch.stack(found).tolist()
 
 
 def prompts(text: Corpus) -> tuple[torch.Tensor, torch.Tensor]:

@@ -115,8 +115,8 @@ def train(kind: str, units: int, updates: int, seed: int) -> tuple[Recognizer, l
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        losses.append(loss.item())
-    return model, losses
+        losses.append(loss.detach())
+    return model, torch.stack(losses).tolist()
 
 
 def edits(written: list[int], wanted: list[int]) -> int:
@@ -147,7 +147,7 @@ class Score(NamedTuple):
 @torch.no_grad()
 def score(model: Recognizer, signals: Signals) -> Score:
     """Error rates, peaks and delay."""
-    log_probs = model(signals.frames)
+    log_probs = model(signals.frames).cpu()
     wrong, wrong_with_beam, speaking, delays = 0, 0, 0, []
     for b, (length, labels) in enumerate(zip(signals.lengths, signals.labels, strict=True)):
         own = log_probs[:length, b]

@@ -10,13 +10,12 @@ takes half a minute.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import click
 import numpy as np
-from experiment import panels, program, progress
+from experiment import now, panels, program, progress
 
 import tinygrad_rnn as torch
 import tinygrad_rnn.nn as nn
@@ -155,8 +154,8 @@ def train_truncated(cut: int, lag: int, updates: int, recurrence: bool = True) -
         loss.backward()
         optimizer.step()
         h = h.detach()  # the past is remembered, and not learnt from
-        right.append(((scores > 0).float() == targets).float().mean().item())
-    return float(np.mean(right[-len(right) // 10 :]))
+        right.append(((scores > 0).float() == targets).float().mean())
+    return float(np.mean(torch.stack(right[-len(right) // 10 :]).tolist()))
 
 
 def cost(lengths: tuple[int, ...] = (25, 50, 100, 200, 400)) -> list[tuple[int, float, int]]:
@@ -165,9 +164,9 @@ def cost(lengths: tuple[int, ...] = (25, 50, 100, 200, 400)) -> list[tuple[int, 
     for T in lengths:
         xs, times = torch.randn(T, 8, 16), []
         for _ in range(7):
-            start = time.perf_counter()
+            start = now()
             rnn(xs)[0].sum().backward()
-            times.append(time.perf_counter() - start)
+            times.append(now() - start)
         rows.append((T, 1e3 * statistics.median(times), summary(rnn, xs).kept))
     return rows
 

@@ -102,11 +102,12 @@ def looks_by_part(model: Translator, count: int = 200) -> np.ndarray:
     chosen = dates.some_dates(count, held_out=True)
     written = dates.write_some(chosen)
     iso = [torch.tensor(model.target.encode(END + date.isoformat())[:-1]) for date in chosen]
-    _, weights = model([text for text, _ in written], torch.stack(iso, 1))  # (T, B, S)
+    _, weights = model([text for text, _ in written], torch.stack(iso, 1))
+    weights = weights.numpy()  # (T, B, S)
     shares = np.zeros((3, 4))
     for b, (_, parts) in enumerate(written):
         here = np.array(parts) == np.array(PARTS)[:, None]  # (4, S)
-        by_step = weights[:, b, : len(parts)].numpy() @ here.T  # (T, 4)
+        by_step = weights[:, b, : len(parts)] @ here.T  # (T, 4)
         for row, place in enumerate(ISO_PLACES.values()):
             shares[row] += by_step[place].mean(0) / count
     return shares
@@ -199,7 +200,8 @@ def learn_sentences(
         recent.append(loss)
         if update % often == 0:
             with torch.no_grad():
-                losses.append((update, float(np.mean(recent)), loss_on(model, unseen).item()))
+                learnt, held = np.mean(torch.stack(recent).tolist()), loss_on(model, unseen)
+                losses.append((update, float(learnt), held.item()))
             recent.clear()
     asked = list(held_out)[:: -(-len(held_out) // SAMPLES)]
     said = [model.target.decode(found.tokens) for found in translate(model, asked)]
