@@ -188,14 +188,14 @@ class Training:
     def validation_loss(self) -> float:
         """The mean loss on the held-out text, in nats per character, from zero states."""
         self.model.eval()
-        total, count, state = 0.0, 0, None
+        losses, count, state = [], 0, None
         for inputs, targets in self.held_out:
             logits, state = self.model(inputs, state)
-            loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
-            total += loss.item()
+            logits, targets = logits.flatten(0, 1), targets.flatten()
+            losses.append(cross_entropy(logits, targets, reduction="sum"))
             count += targets.numel()
         self.model.train()
-        return total / count
+        return sum(loss.item() for loss in losses) / count  # a GPU is waited for once, here
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a checkpoint, which replaces the one at `path` in one step or not at all.
