@@ -20,6 +20,7 @@ from gpu_sides import Side
 from recurrent_columns import torch_loop, training_step
 
 from tinygrad_rnn.scan import scan
+from tinygrad_rnn.scan.cuda import plan
 
 #: What PyTorch has a layer for, and the cells that are written with tensors below.
 LAYERS = ("LSTM", "GRU", "RNN")
@@ -291,8 +292,9 @@ def compare(
 
 
 def executor() -> str:
-    """What ran the loop of the last scan on the GPU."""
-    return "interpret"
+    """What runs the loop of `scan` on a GPU: a CUDA graph, launches one by one, or interpret.py."""
+    way = plan.way()
+    return plan.LAUNCHES if way == "graph" and plan.LAUNCHES in plan.refusals else way
 
 
 def taken(side: Side, results: Sequence[Any]) -> list[Any]:
