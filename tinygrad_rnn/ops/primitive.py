@@ -14,7 +14,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from tinygrad_rnn.backend import is_array, namespace
+from tinygrad_rnn.backend import is_array, library, namespace
 
 #: rule(g, y, *operands, **params) -> the cotangent of one operand (or of all, for a joint rule).
 Rule: TypeAlias = Callable[..., Any]
@@ -146,6 +146,12 @@ def shape_of(value: Any) -> tuple[int, ...]:
     if type(value) is tuple:
         return value
     return tuple(getattr(value, "shape", ()))
+
+
+def zeros_beside(like: Any, shape: tuple[int, ...]) -> Any:
+    """An array of zeros of a value's dtype, where that value is, or will be."""
+    xp = library(like.device) if isinstance(like, Tracer) else namespace(like)  # type: ignore[attr-defined]
+    return xp.zeros(shape, like.dtype)
 
 
 def _reads(rule: Rule | None) -> tuple[bool, list[bool]]:

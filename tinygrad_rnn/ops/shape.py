@@ -11,8 +11,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-from tinygrad_rnn.backend import namespace
-from tinygrad_rnn.ops.primitive import Primitive, shape_of
+from tinygrad_rnn.ops.primitive import Primitive, shape_of, zeros_beside
 
 #: y = x with the same values in another shape; a view where memory allows.
 reshape: Primitive = Primitive(
@@ -101,9 +100,8 @@ def _with_zeros(gs: Any, shapes: Any) -> Sequence[Any]:
     else:
         return gs
     known = next(g for g in gs if g is not None)
-    xp = namespace(getattr(known, "array", known))
     return [
-        xp.zeros(shape_of(shape), known.dtype) if g is None else g
+        zeros_beside(known, shape_of(shape)) if g is None else g
         for g, shape in zip(gs, shapes, strict=True)
     ]
 
