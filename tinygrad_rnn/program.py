@@ -261,9 +261,9 @@ class Trace:
         self, like: Any, name: str | None = None, shape: tuple[int, ...] | None = None
     ) -> Var:
         """A new input of the dtype of `like`, and of its shape unless another is given."""
-        sizes = tuple(like.shape) if shape is None else shape
-        self._log.append((sizes, like.dtype))
-        return Var(self, sizes, like.dtype, _device(like), name)
+        sizes, device = tuple(like.shape) if shape is None else shape, _device(like)
+        self._log.append((sizes, like.dtype, device.index))
+        return Var(self, sizes, like.dtype, device, name)
 
     def constant(self, value: Any) -> Var:
         """The input that stands for a value from outside: a Tensor, an array, an outer Var."""

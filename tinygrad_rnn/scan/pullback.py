@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from tinygrad_rnn.autodiff import Edge, backpropagate
+from tinygrad_rnn.backend import filled
 from tinygrad_rnn.ops.broadcasting import broadcast_to
 from tinygrad_rnn.ops.shape import reshape, transpose
 from tinygrad_rnn.program import Equation, Program, Trace, Var
@@ -73,7 +72,7 @@ def pull_back(program: Program, given: Sequence[bool], wanted: Sequence[bool]) -
 
     sequences, summed = found(program.sequences), found(program.constants)
     next_carry = [
-        cotangents[x] if x in cotangents else trace.constant(np.zeros(x.shape, x.dtype))
+        cotangents[x] if x in cotangents else trace.constant(filled(x.shape, 0, x.dtype, x.device))
         for x in (program.carry[k] for k in carry)
     ]
     g_sequences = [cotangents[program.sequences[k]] for k in sequences]
