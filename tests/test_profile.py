@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+import strict_double
 
 import tinygrad_rnn as torch
 from tinygrad_rnn import nn, scan
@@ -343,22 +344,15 @@ def test_other_threads_are_not_looked_at():
     assert [row.section for row in p.rows] == ["outside"]
 
 
-class Remote:
-    """What `backend` takes for an array on a GPU."""
-
-    __array_namespace__ = None
-    ndim, base, nbytes = 1, None, 12
-
-    class device:
-        id = 1
-
-
 def test_results_on_a_gpu_are_waited_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", strict_double)
     module, waited = sys.modules["tinygrad_rnn.diagnose.profile"], []
     monkeypatch.setattr(module.cuda, "synchronize", waited.append)
+    with strict_double.cuda.Device(1):
+        made = strict_double.ones(3)
     p = profile()
     p.before(wait, ())
-    p.after(wait, (), {}, Remote())
+    p.after(wait, (), {}, made)
     assert waited == ["cuda:1"]
     p.after(wait, (), {}, torch.ones(3))
     assert waited == ["cuda:1"]

@@ -37,7 +37,7 @@ _libraries: dict[type, ModuleType | None] = {np.ndarray: np}
 def namespace(*operands: Any) -> Any:
     """The array library (`numpy` or `cupy`) that the operands belong to; NumPy if none is an array.
 
-    The library is the top-level package that defines the array's type, so nothing is imported.
+    It is told by the array's type, so nothing is imported.
     """
     found: Any = np
     for operand in operands:
@@ -51,9 +51,12 @@ def namespace(*operands: Any) -> Any:
 def _library(kind: type) -> ModuleType | None:
     """The package whose arrays are of type `kind`, or None for scalars and other constants."""
     if kind not in _libraries:
-        is_array = hasattr(kind, "__array_namespace__") and not issubclass(kind, np.generic)
-        root = kind.__module__.partition(".")[0]
-        _libraries[kind] = sys.modules[root] if is_array else None
+        cupy: Any = sys.modules.get("cupy")  # an array of CuPy's exists only once it is imported
+        if issubclass(kind, np.ndarray):
+            _libraries[kind] = np
+        else:
+            of_cupy = issubclass(kind, getattr(cupy, "ndarray", ()))
+            _libraries[kind] = cupy if of_cupy else None
     return _libraries[kind]
 
 

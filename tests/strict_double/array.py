@@ -125,9 +125,6 @@ class ndarray:
     def __array_function__(self, function, types, args, kwargs):
         raise TypeError(f"numpy.{function.__name__} was called on an array of the double")
 
-    def __array_namespace__(self, /, *, api_version=None):
-        return cuda.library()
-
     def __bool__(self):
         return bool(self._read("bool"))
 
