@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_rnn.backend import Array, is_array, namespace
+from tinygrad_rnn.backend import Array, is_array
 from tinygrad_rnn.ops.adding import add_in_order
 from tinygrad_rnn.ops.broadcasting import sum_to
-from tinygrad_rnn.ops.primitive import Primitive, shape_of
+from tinygrad_rnn.ops.primitive import Primitive, shape_of, zeros_beside
 
 _BASIC = (int, slice, type(None), type(Ellipsis))
 
@@ -213,14 +213,10 @@ gather = Primitive(
     "gather",
     _gather,
     lambda g, _y, x_shape, index, *, axis: scatter_add(
-        _zeros(g, shape_of(x_shape)), index, g, axis=axis
+        zeros_beside(g, shape_of(x_shape)), index, g, axis=axis
     ),
     None,
 )
-
-
-def _zeros(like: Any, shape: tuple[int, ...]) -> Any:
-    return namespace(getattr(like, "array", like)).zeros(shape, like.dtype)
 
 
 def _scatter_add(xp: Any, x: Any, index: Any, source: Any, *, axis: int) -> Any:
