@@ -156,10 +156,10 @@ class ndarray:
         return (2, self.device.id)  # kDLCUDA
 
     def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
-        """The capsule says "on the host": only this module's `from_dlpack` may open it."""
+        """What this module's `from_dlpack` opens, and no library that reads the host's memory."""
         if dl_device is not None and dl_device[0] == 1:  # asked for on the host
             return self.get().__dlpack__(max_version=max_version)
-        return self.host.__dlpack__(max_version=max_version, copy=copy)
+        return Exported(self.copy() if copy else self)
 
     # Elements.
 
@@ -190,6 +190,13 @@ class ndarray:
 
     def transpose(self, *axes):
         return wrapped(self.host.transpose(*axes), self)
+
+
+class Exported:
+    """In place of DLPack's capsule: an array on its way to another library."""
+
+    def __init__(self, array):
+        self.array = array
 
 
 class Flags:
@@ -416,7 +423,8 @@ for _name in (
     _function = getattr(operator, f"__{_name}__")
     setattr(ndarray, f"__{_name}__", _binary(_function))
     setattr(ndarray, f"__r{_name}__", _binary(_reversed(_function)))
-    setattr(ndarray, f"__i{_name}__", _binary(getattr(operator, f"__i{_name}__")))
+    if _name != "matmul":
+        setattr(ndarray, f"__i{_name}__", _binary(getattr(operator, f"__i{_name}__")))
 for _name in ("lt", "le", "eq", "ne", "gt", "ge"):
     setattr(ndarray, f"__{_name}__", _binary(getattr(operator, _name)))
 for _name in ("neg", "pos", "abs", "invert"):

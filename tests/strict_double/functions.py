@@ -126,28 +126,13 @@ def asnumpy(a, stream=None, order="C", out=None, *, blocking=True):
 
 
 def from_dlpack(array, *, device=None, copy=None):
-    """An array on the memory of another library's; of the host's only if a device is named."""
+    """Another array on the memory of an array of the device; one of the host must be named so."""
     if array.__dlpack_device__()[0] == 1:
         if device is None:
             raise ValueError("CPU arrays cannot be directly imported to CuPy; name a device")
         return wrapped(np.from_dlpack(array).copy())
-    shared = np.from_dlpack(_OnHost(array))
-    if type(array) is ndarray:
-        return array._view(shared)
-    return wrapped(shared.copy() if copy else shared)
-
-
-class _OnHost:
-    """An array of the double, whose capsule NumPy may open."""
-
-    def __init__(self, array):
-        self._array = array
-
-    def __dlpack_device__(self):
-        return (1, 0)
-
-    def __dlpack__(self, **options):
-        return self._array.__dlpack__()
+    given = array.__dlpack__(copy=copy).array
+    return given._view(given.host)
 
 
 def get_array_module(*args):
