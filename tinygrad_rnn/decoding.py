@@ -365,7 +365,7 @@ def _stepped(
             f"{caller}: the end token {end} is none of the {log_probs.shape[1]} tokens that step "
             "gives log-probabilities for"
         )
-    largest = float(log_probs.array.max())
+    largest = log_probs.array.max().item()
     if not largest <= 1e-3:  # nor NaN; what is a rounding error above 0 may pass
         raise ValueError(
             f"{caller}: step returned log-probabilities up to {largest}, where 0 is the most; if "

@@ -52,12 +52,13 @@ def values_of(value: Any, name: str = "") -> Values:
         array = np.asarray(array)
     xp = namespace(array)
     bad = ~xp.isfinite(array)
-    finite, count = array[~bad], int(bad.sum())
-    nans = int(xp.isnan(array).sum()) if count else 0
-    first = tuple(int(place) for place in xp.argwhere(bad)[0]) if count else None
+    finite, count = array[~bad], bad.sum().item()
+    nans = xp.isnan(array).sum().item() if count else 0
+    first = tuple(xp.argwhere(bad)[0].tolist()) if count else None
     low = high = nearest = math.nan
     if finite.size:
-        low, high, nearest = (float(x) for x in (finite.min(), finite.max(), abs(finite).min()))
+        extremes = finite.min(), finite.max(), abs(finite).min()
+        low, high, nearest = (float(x.item()) for x in extremes)
     shape, dtype = tuple(array.shape), str(array.dtype)
     return Values(name, shape, dtype, low, high, nearest, nans, count - nans, first)
 

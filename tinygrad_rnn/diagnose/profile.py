@@ -35,8 +35,9 @@ class Row(NamedTuple):
     section: "forward" or "backward": `name` is an operation. "outside": all else that took time.
         "step", "pullback": `name` is a part of a scan. "step loop", "pullback loop": it is what
         NumPy was told to do in that part. "scan": what scans did besides.
-    calls: how often it was done; the loop's are its steps. seconds: in all. bytes: of its results,
-        where they are not views of what went in.
+    calls: how often it was done; the loop's are its steps, or its runs where a GPU gets the whole
+        loop at once. seconds: in all. bytes: of its results, where they are not views of what went
+        in; nothing is known of those of a GPU's loop.
     """
 
     section: str
@@ -173,12 +174,12 @@ class profile(Watch):
         self._in_part = True
         start = perf_counter()
         try:
-            if function is make and name == "loop":
+            if function is make and len(arguments) == 2:  # the calls of NumPy's loop
                 calls, size = self._make_one_by_one(f"{section} loop", *arguments)
                 result = None
             else:
                 result = function(*arguments)
-                calls, size = _done(function, arguments, result)
+                calls, size = _done(name, function, arguments, result)
         finally:
             self._in_part = False
         self._add(section, name, calls, perf_counter() - start, size)
@@ -309,17 +310,24 @@ def _owner(value: Any) -> Any:
     return None
 
 
-def _done(function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> tuple[int, int]:
+def _done(
+    name: str, function: Callable[..., Any], arguments: tuple[Any, ...], result: Any
+) -> tuple[int, int]:
     """How often a part of a scan counts as called, and the bytes that it has made."""
+    if name == "loop" and result is None:  # all launches of a GPU's loop
+        cuda.synchronize()
+        return 1, 0
     if function is make:  # on the values of a strip; the last argument is where a result goes
         return 1, sum(operands[-1].nbytes for _, operands in arguments[0])
     if function is evaluate:
         equations, known = arguments
         made = [result[x] for equation in equations for x in equation.outputs]
+        _wait_for(made)
         return 1, _new_bytes(made, known.values())
-    _wait_for(result)
+    made = list(result.values() if type(result) is dict else result)
+    _wait_for(made)
     steps = arguments[3] if function is interpret else 1
-    return steps, sum(array.nbytes for array in result)
+    return steps, sum(array.nbytes for array in made)
 
 
 def _bytes_of_place(instruction: Instruction) -> int:
