@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tinygrad_rnn import ops
+from tinygrad_rnn import cuda, ops
 from tinygrad_rnn.autograd import check_grads
-from tinygrad_rnn.backend import get_default_device, library
+from tinygrad_rnn.backend import get_default_device, library, to_device
 from tinygrad_rnn.tensor import Tensor, grad
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -966,6 +966,15 @@ def test_reductions_of_no_values():
     assert ops.logsumexp(x, **none).tolist() == [-np.inf, -np.inf]
     assert gradients(lambda x: ops.sum(x, **none), host(x)) == [[[], []]]
     assert gradients(lambda x: ops.logsumexp(x, **none), host(x)) == [[[], []]]
+
+
+def test_constants_do_not_stay_on_the_gpu_that_first_used_them(device):
+    if device == "cpu" or cuda.device_count() < 2:
+        pytest.skip("there are no two GPUs")
+    for number in range(2):
+        with cuda.device(number):
+            y = ops.sigmoid(to_device(np.zeros(3), f"cuda:{number}"))
+            assert host(y).tolist() == [0.5] * 3
 
 
 def test_rows_are_added_in_one_order():

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import strict_double as xp
+import strict_double.special
 from strict_double import cuda
 
 from tinygrad_rnn import backend
@@ -241,12 +242,8 @@ def parameters(function):
         return [word for word in words if word not in ("", "/")]
 
 
-def is_of_the_double(value):
-    module = getattr(value, "__module__", None) or ""
-    return module.startswith("strict_double")
-
-
-OWN = {"compiled", "cublas", "functions", "reading", "runtime", "special"}  # no names of CuPy's
+# The double's own names: its files, and what tests say to it.
+OWN = {"compiled", "cublas", "functions", "reading", "runtime", "special"}
 
 
 def test_every_name_is_cupys(cupy):
@@ -306,6 +303,14 @@ def test_what_devices_have_is_cupys(cupy, kind):
     ours, theirs = getattr(cuda, kind), getattr(cupy.cuda, kind)
     own = {"owner", "annotations", "MEMORY", "launches"}
     assert not [name for name in names(ours) if name not in own and not hasattr(theirs, name)]
+
+
+def test_special_functions_have_cupys_dtypes(cupy):
+    """Of a float16 too, which CuPy takes to float64."""
+    special = pytest.importorskip("cupyx.scipy.special")
+    for loop in special.erf.types:
+        dtype, result = loop.split("->")
+        assert xp.special.erf(xp.ones(1, dtype)).dtype == np.dtype(result)
 
 
 def test_cupys_arrays_are_known_by_their_type(cupy):

@@ -244,9 +244,11 @@ _math_erf = np.frompyfunc(math.erf, 1, 1)
 
 def erf(array: Array) -> Array:
     """The error function, which NumPy lacks: Python's own on the host, CuPy's on a GPU."""
+    dtype = np.result_type(array.dtype, np.float16)
     if namespace(array) is np:
-        return np.asarray(_math_erf(array), dtype=np.result_type(array, np.float16))
-    return importlib.import_module("cupyx.scipy.special").erf(array)
+        return np.asarray(_math_erf(array), dtype)
+    result = importlib.import_module("cupyx.scipy.special").erf(array)
+    return result.astype(dtype, copy=False)  # that of a float16 is a float64 in CuPy
 
 
 _default_dtype: np.dtype[Any] = np.dtype(np.float32)
