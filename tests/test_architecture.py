@@ -43,6 +43,7 @@ FLOORS = {
     "utils/": 6,
     "io/": 6,
     "diagnose/": 7,
+    "doctor/": 7,
     "__init__.py": 8,
     "char_lm/": 9,
     "cli/": 10,

@@ -102,10 +102,10 @@ def advice(setup: GpuSetup) -> str:
         if setup.packages:
             again = f"pip install --force-reinstall {setup.packages[0][0]}"
             broken = f"needs CuPy, which is installed ({_listed(setup)}) but cannot be imported"
-            return f"{broken} ({_cause(setup.error)}); {conflict(setup) or again}"
+            return f"{broken} ({cause(setup.error)}); {conflict(setup) or again}"
         if isinstance(setup.error, ModuleNotFoundError):
             return f"needs CuPy, which is not installed; {_install(setup)}"
-        return f"needs CuPy, which cannot be imported ({_cause(setup.error)}); {_install(setup)}"
+        return f"needs CuPy, which cannot be imported ({cause(setup.error)}); {_install(setup)}"
     if conflict(setup):
         return f"cannot be used; {conflict(setup)}"
     if not setup.driver:
@@ -119,7 +119,7 @@ def advice(setup: GpuSetup) -> str:
             f"CuPy ({_listed(setup)}) was made for {version_text(setup.runtime)}. Update the "
             f"driver, or take the CuPy that fits it: {_install(setup)}"
         )
-    found = f": {_cause(setup.error)}" if setup.error else ""
+    found = f": {cause(setup.error)}" if setup.error else ""
     hidden = "" if setup.visible is None else f" (CUDA_VISIBLE_DEVICES is {setup.visible!r})"
     return f"needs a GPU, and the driver shows none{hidden}{found}. Compute on device 'cpu'"
 
@@ -136,7 +136,7 @@ def _install(setup: GpuSetup) -> str:
     return "pip install 'tinygrad_rnn[cuda12]' (or [cuda13], as nvidia-smi shows)"
 
 
-def _cause(error: Exception | None) -> str:
+def cause(error: Exception | None) -> str:
     """An error in one line: the one at its root, for CuPy wraps a page of advice around it."""
     while error is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__

@@ -1,8 +1,8 @@
 """The command `tinygrad-rnn`: train a character model, let it write, check and diagnose networks.
 
-Each subcommand is a file: `train.py`, `sample.py`, `check.py`, `diagnose.py`. What they do is in
-`char_lm/`, `by_hand/` and `diagnose/`; here are only options, messages and files. Read `errors.py`
-first.
+Each subcommand is a file: `train.py`, `sample.py`, `check.py`, `diagnose.py`, `doctor.py`. What
+they do is in `char_lm/`, `by_hand/`, `diagnose/` and `doctor/`; here are only options, messages and
+files. Read `errors.py` first.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import tinygrad_rnn
 from tinygrad_rnn.cli.check import check
 from tinygrad_rnn.cli.diagnose import diagnose
+from tinygrad_rnn.cli.doctor import doctor
 from tinygrad_rnn.cli.errors import OneLineErrors
 from tinygrad_rnn.cli.sample import sample
 from tinygrad_rnn.cli.train import train
@@ -40,6 +41,7 @@ def main(ctx: click.Context) -> None:
     tinygrad-rnn sample             lets the newest model write
     tinygrad-rnn check              compares all gradients with derivations by hand
     tinygrad-rnn diagnose           shows why a network does not train
+    tinygrad-rnn doctor             says what is installed to compute with, and tests it
 
     'tinygrad-rnn COMMAND --help' explains each of them.
     """
@@ -53,3 +55,4 @@ main.add_command(train)
 main.add_command(sample)
 main.add_command(check)
 main.add_command(diagnose)
+main.add_command(doctor)

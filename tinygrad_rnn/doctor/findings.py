@@ -1,0 +1,121 @@
+"""What is installed on this machine that the library computes with? A line for each part.
+
+Nothing here fails: what cannot be read is a finding too. Read `gpu_setup.py` first, which finds
+CuPy, the driver and the GPUs, and says what is wrong with them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinygrad_rnn import backend, gpu_setup
+from tinygrad_rnn.gpu_setup import GpuSetup, version_text
+
+#: What limits the threads of NumPy's products, wherever it was built.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class Finding(NamedTuple):
+    """A part of the installation, what there is of it, and what to do if that is not good."""
+
+    part: str
+    text: str
+    advice: str = ""
+
+
+def findings(
+    setup: GpuSetup, version: str, environment: Mapping[str, str] = os.environ
+) -> Iterator[Finding]:
+    """Everything that there is to know, from the interpreter to the GPUs.
+
+    setup: what `gpu_setup.look` found.  version: of this library.
+    """
+    yield Finding("Python", f"{platform.python_version()}, {platform.platform()}")
+    yield Finding("tinygrad_rnn", f"{version}, in {Path(backend.__file__).parent}")
+    yield Finding("NumPy", f"{np.__version__}, {_tried(_blas, environment)}")
+    packages = ", ".join(f"{name} {version}" for name, version in setup.packages)
+    yield Finding("CuPy", packages or "not installed", gpu_setup.conflict(setup))
+    driver = f"for CUDA up to {version_text(setup.driver)}" if setup.driver else "none"
+    yield Finding("NVIDIA driver", driver)
+    if setup.library is not None:
+        runtime = version_text(setup.runtime) if setup.runtime else "unknown"
+        yield Finding("CUDA", f"{runtime}; {_libraries(setup.library)}")
+    for index in range(setup.gpus):
+        yield Finding(f"cuda:{index}", _tried(_gpu, setup.library, index))
+    if not setup.gpus:
+        yield Finding("GPUs", "none", f"device 'cuda' {gpu_setup.advice(setup)}")
+    yield _default_device(environment)
+
+
+def usable_devices(setup: GpuSetup) -> list[str]:
+    """The devices that tensors can live on."""
+    return ["cpu", *(f"cuda:{index}" for index in range(setup.gpus))]
+
+
+def _tried(read: Callable[..., str], *sources: Any) -> str:
+    """What `read` finds, or why it finds nothing."""
+    try:
+        return read(*sources)
+    except Exception as error:  # whatever a library of the system may raise
+        return f"cannot be read ({gpu_setup.cause(error)})"
+
+
+def _blas(environment: Mapping[str, str]) -> str:
+    """Which library NumPy's products come from, and how many threads it may use."""
+    config: Any = np.show_config(mode="dicts")
+    blas = config["Build Dependencies"]["blas"]
+    limits = [f"{name}={environment[name]}" for name in THREAD_VARIABLES if name in environment]
+    count = _threads()
+    threads = f", {count} thread{'s' * (count != 1)}" if count else ""
+    said = f" ({', '.join(limits)})" if limits else ""
+    return f"BLAS {blas['name']} {blas.get('version', '')}{threads}{said}"
+
+
+def _threads() -> int:
+    """How many threads NumPy's OpenBLAS uses; 0 if it is another library, or cannot be asked."""
+    library = ctypes.CDLL(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]
+    for name in ("scipy_openblas_get_num_threads64_", "openblas_get_num_threads"):
+        if hasattr(library, name):
+            return int(getattr(library, name)())
+    return 0
+
+
+def _libraries(library: Any) -> str:
+    """The two parts of CUDA that are needed: the compiler of kernels, and products of matrices."""
+
+    def nvrtc() -> str:
+        return "{}.{}".format(*library.cuda.nvrtc.getVersion())
+
+    def cublas() -> str:
+        return "found" if library.cuda.cublas else "not found"
+
+    return f"NVRTC {_tried(nvrtc)}, cuBLAS {_tried(cublas)}"
+
+
+def _gpu(library: Any, index: int) -> str:
+    """What a GPU is."""
+    properties = library.cuda.runtime.getDeviceProperties(index)
+    return (
+        f"{properties['name'].decode()}, {properties['totalGlobalMem'] / 2**30:.1f} GiB, compute "
+        f"capability {properties['major']}.{properties['minor']}"
+    )
+
+
+def _default_device(environment: Mapping[str, str]) -> Finding:
+    """Where tensors are made if nothing is said."""
+    name = environment.get("TINYGRAD_RNN_DEVICE")
+    if not name:
+        return Finding("default device", "cpu (TINYGRAD_RNN_DEVICE is not set)")
+    text = f"{name}, as TINYGRAD_RNN_DEVICE says"
+    try:
+        backend.library(name)
+    except RuntimeError as error:
+        return Finding("default device", text, str(error))
+    return Finding("default device", text)
