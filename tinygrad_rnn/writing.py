@@ -65,6 +65,7 @@ class Writable(Operators):
                 f"{name}: the values written require a gradient, which would be lost here; write "
                 "x = x + y instead of changing x in place, or change it under no_grad()"
             )
+        self._refuse_if_expanded(name)
         write(namespace(self.array), self.array)
         writes.note(self.array, name)
         return self
@@ -75,6 +76,17 @@ class Writable(Operators):
         if backend.is_array(value) and backend.device_of(value) is not self.device:
             require_one_device(name, (self, value), ("the tensor", "what is written"))
         return value
+
+    def _refuse_if_expanded(self, name: str) -> None:
+        """Raise RuntimeError if elements share a place in memory. CuPy would write them all."""
+        array = self.array
+        if 0 in array.strides and any(
+            step == 0 and size > 1 for step, size in zip(array.strides, array.shape, strict=True)
+        ):
+            raise RuntimeError(
+                f"{name}: elements of {describe(array)} share a place in memory, as expand makes "
+                "them; write into a clone()"
+            )
 
     def _arithmetic(self, name: str, ufunc: str, other: Any) -> Self:
         """x = ufunc(x, other) in place; x keeps its dtype."""
@@ -236,6 +248,7 @@ class Writable(Operators):
                 )
             self._become(self._put(index, value))
             return
+        self._refuse_if_expanded("setitem")
         value = self._checked("setitem", value)
         try:
             assign(namespace(self.array), self.array, index, value)

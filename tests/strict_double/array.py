@@ -220,7 +220,7 @@ class Flags:
 
 def root(host):
     """The NumPy array that owns the memory."""
-    while type(host.base) is np.ndarray:
+    while getattr(host, "base", None) is not None:
         host = host.base
     return host
 

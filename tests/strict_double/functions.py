@@ -9,6 +9,7 @@ from __future__ import annotations
 import types
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from strict_double import cuda
 from strict_double.array import (
@@ -43,7 +44,6 @@ def argwhere(a: Array): ...
 def array_equal(a1: Array, a2: Array, equal_nan=False): ...
 def ascontiguousarray(a: Array, dtype=None): ...
 def bincount(x: Array, weights: Array = None, minlength=None): ...
-def broadcast_to(array: Array, shape): ...
 def concatenate(tup: Arrays, axis=0, out: Array = None, *, dtype=None, casting="same_kind"): ...
 def count_nonzero(a: Array, axis=None): ...
 def cumsum(a: Array, axis=None, dtype=None, out: Array = None): ...
@@ -146,6 +146,12 @@ def get_array_module(*args):
 def reshape(a, newshape, order="C", *, copy=None):
     """`newshape` has the place of NumPy's `shape`."""
     return a.reshape(newshape, order=order)
+
+
+def broadcast_to(array, shape):
+    """A view, into which one can write, as NumPy's cannot."""
+    host = np.broadcast_to(array_of(array), shape)
+    return wrapped(as_strided(array.host, host.shape, host.strides), array)
 
 
 def where(condition, x=None, y=None):
