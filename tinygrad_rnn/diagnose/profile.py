@@ -37,7 +37,7 @@ class Row(NamedTuple):
         NumPy was told to do in that part. "scan": what scans did besides.
     calls: how often it was done; the loop's are its steps, or its runs where a GPU gets the whole
         loop at once. seconds: in all. bytes: of its results, where they are not views of what went
-        in; nothing is known of those of a GPU's loop.
+        in, nor in memory that a GPU keeps for them.
     """
 
     section: str
@@ -314,11 +314,11 @@ def _done(
     name: str, function: Callable[..., Any], arguments: tuple[Any, ...], result: Any
 ) -> tuple[int, int]:
     """How often a part of a scan counts as called, and the bytes that it has made."""
-    if name == "loop" and result is None:  # all launches of a GPU's loop
+    if function is make and name != "loop":  # on a strip; the last argument is where a result goes
+        return 1, sum(operands[-1].nbytes for _, operands in arguments[0])
+    if result is None:  # launches on a GPU, which write into memory of its own
         cuda.synchronize()
         return 1, 0
-    if function is make:  # on the values of a strip; the last argument is where a result goes
-        return 1, sum(operands[-1].nbytes for _, operands in arguments[0])
     if function is evaluate:
         equations, known = arguments
         made = [result[x] for equation in equations for x in equation.outputs]
