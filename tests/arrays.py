@@ -14,7 +14,10 @@ host_only = pytest.mark.parametrize("device", ["cpu"], indirect=True)
 
 
 def on_device(value):
-    """A NumPy array on the device under test; of a list, tuple or dict, each part."""
+    """A NumPy array, or a leaf, on the device under test; of a list, tuple or dict, each part."""
+    if isinstance(value, Tensor):
+        moved = value.detach().to(get_default_device())
+        return moved.requires_grad_(value.requires_grad)
     if isinstance(value, list | tuple):
         return type(value)([on_device(part) for part in value])
     if isinstance(value, dict):

@@ -4,6 +4,7 @@ The examples are the same on every run and every machine, so a failure repeats. 
 ones: `pytest --hypothesis-profile=thorough tests/test_ops.py`.
 """
 
+import collections
 import contextlib
 import importlib.util
 import sys
@@ -85,6 +86,19 @@ def _computing_on(param):
     refusals.clear()
     refusals.update(known)
     patch.undo()
+
+
+def pytest_collection_modifyitems(config, items):
+    """On the double, leave out all but every n-th case of a test marked `double_every(n)`."""
+    seen, left_out = collections.Counter(), []
+    for item in items:
+        every = item.get_closest_marker("double_every")
+        if every is not None and item.callspec.params.get("device") == "double":
+            left_out += [item] if seen[item.function] % every.args[0] else []
+            seen[item.function] += 1
+    dropped = set(left_out)
+    items[:] = [item for item in items if item not in dropped]
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="module")
