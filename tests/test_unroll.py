@@ -10,6 +10,8 @@ from tinygrad_rnn import nn
 from tinygrad_rnn.autograd import gradcheck, gradgradcheck
 from tinygrad_rnn.scan import unroll
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def decay(x, h):
     """h' = h / 2 + x."""

@@ -159,11 +159,6 @@ class Var(Operators):
         """Raise: there is no value yet."""
         refuse("turns a value of the step into a NumPy array")
 
-    @property
-    def array(self) -> Any:
-        """Raise: there is no value yet."""
-        refuse("asks for the array behind a value of the step, or indexes with one")
-
     def __array__(self, *_args: Any, **_kwargs: Any) -> Any:
         refuse("hands a value of the step to NumPy")
 
@@ -182,6 +177,8 @@ class Var(Operators):
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):  # Python and NumPy look whether it is there
             raise AttributeError(f"Var has no attribute {name}")
+        if name == "array":
+            refuse("asks for the array behind a value of the step, or indexes with one")
         if name.endswith("_"):
             refuse(f"changes a value of the step in place ({name})")
         refuse(f"uses .{name}, which a value of the step does not have,")
