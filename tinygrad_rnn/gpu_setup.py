@@ -11,8 +11,11 @@ from __future__ import annotations
 import ctypes
 import importlib
 import os
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
+
+OLDEST = 12000  # the CUDA version below which CuPy 14 has no package
 
 
 class GpuSetup(NamedTuple):
@@ -87,41 +90,63 @@ def conflict(setup: GpuSetup) -> str:
     """What is wrong with the packages, and what to do; empty if there is at most one."""
     if len(setup.packages) < 2:
         return ""
-    names = [name for name, _ in setup.packages]
     return (
-        f"{len(names)} packages that bring CuPy are installed ({_listed(setup)}), and each "
-        f"overwrites files of the others: pip uninstall {' '.join(names)}, then {_install(setup)}"
+        f"{len(setup.packages)} packages that bring CuPy are installed ({_listed(setup)}), and "
+        f"each overwrites files of the others: {_uninstall(setup)}, then {install(setup)}"
     )
 
 
 def advice(setup: GpuSetup) -> str:
-    """Why no GPU can be used, and what to do; empty if one can."""
+    """Why no GPU can be used, and what to do, to follow the name of a device; empty if one can."""
     if setup.gpus:
         return ""
     if setup.library is None:
-        if setup.packages:
-            again = f"pip install --force-reinstall {setup.packages[0][0]}"
-            broken = f"needs CuPy, which is installed ({_listed(setup)}) but cannot be imported"
-            return f"{broken} ({cause(setup.error)}); {conflict(setup) or again}"
-        if isinstance(setup.error, ModuleNotFoundError):
-            return f"needs CuPy, which is not installed; {_install(setup)}"
-        return f"needs CuPy, which cannot be imported ({cause(setup.error)}); {_install(setup)}"
+        return f"needs CuPy, which {_not_imported(setup)}"
     if conflict(setup):
-        return f"cannot be used; {conflict(setup)}"
+        return f"cannot be used: {conflict(setup)}"
     if not setup.driver:
         return (
             "needs a GPU and its driver: CuPy is installed, but there is no NVIDIA driver on this "
             "machine. Install the driver, or compute on device 'cpu'"
         )
     if setup.driver // 1000 < setup.runtime // 1000:
+        older = f", or: {_uninstall(setup)}, then {install(setup)}"
         return (
             f"needs a newer driver: this one runs CUDA up to {version_text(setup.driver)}, and "
             f"CuPy ({_listed(setup)}) was made for {version_text(setup.runtime)}. Update the "
-            f"driver, or take the CuPy that fits it: {_install(setup)}"
+            f"driver{older if setup.driver >= OLDEST else ''}"
         )
-    found = f": {cause(setup.error)}" if setup.error else ""
     hidden = "" if setup.visible is None else f" (CUDA_VISIBLE_DEVICES is {setup.visible!r})"
+    found = "" if setup.error is None else f", {cause(setup.error)}"
     return f"needs a GPU, and the driver shows none{hidden}{found}. Compute on device 'cpu'"
+
+
+def install(setup: GpuSetup) -> str:
+    """The command that installs the CuPy for this driver, or else the one that is there already."""
+    here = [number for number in (12, 13) if f"cupy-cuda{number}x" in dict(setup.packages)]
+    fitting = [min(setup.driver // 1000, 13)] if setup.driver >= OLDEST else here
+    if len(fitting) == 1:
+        return f"pip install 'tinygrad_rnn[cuda{fitting[0]}]'"
+    return "pip install 'tinygrad_rnn[cuda12]' (or [cuda13], as nvidia-smi shows)"
+
+
+def cause(error: Exception) -> str:
+    """An error in one line: the one at its root, for CuPy wraps a page of advice around it."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return f"{type(error).__name__}: {textwrap.shorten(str(error), 200, placeholder=' …')}"
+
+
+def _not_imported(setup: GpuSetup) -> str:
+    """How it is that CuPy is not there, and what to do."""
+    error = setup.error
+    if not setup.packages and isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+        return f"is not installed; {install(setup)}"
+    broken = "cannot be imported" if error is None else f"cannot be imported ({cause(error)})"
+    if not setup.packages:
+        return f"{broken}; {install(setup)}"
+    again = f"{_uninstall(setup)}, then {install(setup)}"
+    return f"{broken}, though {_listed(setup)} is installed; {conflict(setup) or again}"
 
 
 def _listed(setup: GpuSetup) -> str:
@@ -129,15 +154,6 @@ def _listed(setup: GpuSetup) -> str:
     return ", ".join(f"{name} {version}" for name, version in setup.packages) or "no package"
 
 
-def _install(setup: GpuSetup) -> str:
-    """The command that installs the CuPy for this driver."""
-    if setup.driver // 1000 in (12, 13):
-        return f"pip install 'tinygrad_rnn[cuda{setup.driver // 1000}]'"
-    return "pip install 'tinygrad_rnn[cuda12]' (or [cuda13], as nvidia-smi shows)"
-
-
-def cause(error: Exception | None) -> str:
-    """An error in one line: the one at its root, for CuPy wraps a page of advice around it."""
-    while error is not None and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+def _uninstall(setup: GpuSetup) -> str:
+    """The command that removes every CuPy."""
+    return f"pip uninstall {' '.join(name for name, _ in setup.packages)}"

@@ -51,6 +51,12 @@ def doctor(ctx: click.Context, /, device: backend.device | None, no_self_test: b
         click.echo(_text(finding))
     if no_self_test:
         return
+    if device is not None:
+        try:
+            backend.library(device)
+        except RuntimeError as error:
+            click.echo(f"\nNothing to test: {error}")
+            ctx.exit(1)
     devices = usable_devices(setup) if device is None else [str(device)]
     click.echo()
     failed = 0

@@ -45,8 +45,7 @@ def findings(
     driver = f"for CUDA up to {version_text(setup.driver)}" if setup.driver else "none"
     yield Finding("NVIDIA driver", driver)
     if setup.library is not None:
-        runtime = version_text(setup.runtime) if setup.runtime else "unknown"
-        yield Finding("CUDA", f"{runtime}; {_libraries(setup.library)}")
+        yield _cuda(setup)
     for index in range(setup.gpus):
         yield Finding(f"cuda:{index}", _tried(_gpu, setup.library, index))
     if not setup.gpus:
@@ -87,16 +86,19 @@ def _threads() -> int:
     return 0
 
 
-def _libraries(library: Any) -> str:
-    """The two parts of CUDA that are needed: the compiler of kernels, and products of matrices."""
-
-    def nvrtc() -> str:
-        return "{}.{}".format(*library.cuda.nvrtc.getVersion())
-
-    def cublas() -> str:
-        return "found" if library.cuda.cublas else "not found"
-
-    return f"NVRTC {_tried(nvrtc)}, cuBLAS {_tried(cublas)}"
+def _cuda(setup: GpuSetup) -> Finding:
+    """CUDA, and the two parts of it that are needed: a compiler, and products of matrices."""
+    runtime = version_text(setup.runtime) if setup.runtime else "unknown version"
+    texts, missing = [runtime], []
+    for name in ("NVRTC", "cuBLAS"):
+        try:
+            getattr(setup.library.cuda, name.lower())
+            texts.append(f"{name} found")
+        except Exception as error:  # CuPy looks for the library now, and may raise anything
+            texts.append(f"{name} not found")
+            missing.append(f"{name}: {gpu_setup.cause(error)}")
+    advice = f"{'; '.join(missing)}. Both come with {gpu_setup.install(setup)}" if missing else ""
+    return Finding("CUDA", ", ".join(texts), advice)
 
 
 def _gpu(library: Any, index: int) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinygrad_rnn import backend, cuda
+from tinygrad_rnn import backend, cuda, random
 from tinygrad_rnn.doctor.checks import CHECKS, Check
 from tinygrad_rnn.gpu_setup import cause
 
@@ -55,6 +55,7 @@ def _outcome(check: Check, device: backend.device) -> Outcome:
     start = time.perf_counter()
     worst, problem = 0.0, ""
     chosen = contextlib.nullcontext() if device.type == "cpu" else cuda.device(device)
+    drawn = random.generator().get_state()  # layers draw weights, which are nobody's business
     try:
         with chosen, warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -68,6 +69,8 @@ def _outcome(check: Check, device: backend.device) -> Outcome:
                     )
     except Exception as error:  # the doctor says what happens, whatever it is
         problem = cause(error)
+    finally:
+        random.generator().set_state(drawn)
     return Outcome(str(device), check.name, time.perf_counter() - start, worst, problem)
 
 
