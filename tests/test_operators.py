@@ -146,7 +146,7 @@ MESSAGES = {
         RuntimeError,
         "stack((2, 3) float32, (3,) float32): ",
     ),
-    "index": (lambda x: x[2], IndexError, "getitem((2, 3) float32): index 2 is out of bounds"),
+    "index": (lambda x: x[2], IndexError, "getitem((2, 3) float32): "),
     "gather of floats": (
         lambda x: x.gather(1, x),
         RuntimeError,
@@ -180,7 +180,7 @@ MESSAGES = {
     "setitem": (
         lambda x: x.__setitem__(0, torch.ones(2)),
         RuntimeError,
-        "setitem: (2, 3) float32: could not broadcast",
+        "setitem: (2, 3) float32: ",
     ),
     "another type": (
         lambda x: x + None,

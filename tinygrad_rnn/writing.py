@@ -80,9 +80,8 @@ class Writable(Operators):
     def _refuse_if_expanded(self, name: str) -> None:
         """Raise RuntimeError if elements share a place in memory. CuPy would write them all."""
         array = self.array
-        if 0 in array.strides and any(
-            step == 0 and size > 1 for step, size in zip(array.strides, array.shape, strict=True)
-        ):
+        steps = zip(array.strides, array.shape, strict=True)
+        if 0 in array.strides and array.size and any(not step and size > 1 for step, size in steps):
             raise RuntimeError(
                 f"{name}: elements of {describe(array)} share a place in memory, as expand makes "
                 "them; write into a clone()"

@@ -164,11 +164,11 @@ class ndarray:
     # Elements.
 
     def __getitem__(self, index):
-        return wrapped(self.host[index_of(index)], self)
+        return wrapped(silently(operator.getitem, self.host, index_of(index)), self)
 
     def __setitem__(self, index, value):
         value = value if isinstance(value, np.generic) else operand(value)
-        self.host[index_of(index)] = value
+        silently(operator.setitem, self.host, index_of(index), value)
 
     def fill(self, value):
         self.host.fill(value if isinstance(value, np.generic) else operand(value))
@@ -186,10 +186,10 @@ class ndarray:
             return self.copy()
 
     def reshape(self, *shape, order="C", copy=None):
-        return wrapped(self.host.reshape(*shape, order=order), self)
+        return wrapped(silently(self.host.reshape, *shape, order=order), self)
 
     def transpose(self, *axes):
-        return wrapped(self.host.transpose(*axes), self)
+        return wrapped(silently(self.host.transpose, *axes), self)
 
 
 class Exported:
@@ -251,8 +251,17 @@ def wrapped(result, *parents):
 
 @np.errstate(all="ignore")
 def silently(function, *args, **options):
-    """Call a NumPy function as a GPU computes: without a warning of overflow or of 1/0."""
-    return function(*args, **options)
+    """Call a NumPy function as a GPU computes: without a warning of overflow or of 1/0.
+
+    The errors are of CuPy's types, but not in NumPy's words: nobody is to rely on these.
+    """
+    try:
+        return function(*args, **options)
+    except np.exceptions.AxisError:
+        raise
+    except (IndexError, TypeError, ValueError) as error:
+        kinds = [kind for kind in (IndexError, TypeError, ValueError) if isinstance(error, kind)]
+        raise kinds[0](f"the device refuses {function.__name__}") from None
 
 
 def array_of(value):
