@@ -14,6 +14,7 @@ import importlib
 import math
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -115,13 +116,15 @@ class device:
 
 
 CPU = device("cpu")
-_default_device: device | None = None
+_default_device: device | str | None = None  # "cuda" stays a name: what it means may change
 
 
 def get_default_device() -> device:
     """Where new tensors are made: as set, else as TINYGRAD_RNN_DEVICE says, else on the CPU."""
-    if _default_device is not None:
+    if isinstance(_default_device, device):
         return _default_device
+    if _default_device is not None:
+        return device(_default_device)
     name = os.environ.get("TINYGRAD_RNN_DEVICE")
     if not name:
         return CPU
@@ -132,14 +135,17 @@ def get_default_device() -> device:
 
 
 def set_default_device(name: str | int | device | None) -> None:
-    """Make new tensors on this device from now on; None goes back to the environment's choice."""
+    """Make new tensors on this device from now on; None goes back to the environment's choice.
+
+    "cuda" is the GPU that computes when the tensor is made.
+    """
     global _default_device
     if name is None:
         _default_device = None
         return
     wanted = device(name)
     library(wanted)
-    _default_device = wanted
+    _default_device = name if name == "cuda" else wanted
 
 
 def library(where: str | int | device) -> Any:
@@ -167,6 +173,13 @@ def gpu_count() -> int:
         return int(importlib.import_module("cupy").cuda.runtime.getDeviceCount())
     except Exception:  # CuPy can fail in many ways, and not only to be imported
         return 0
+
+
+def computing_on(where: device) -> AbstractContextManager[Any]:
+    """A context in which the array library computes on this device."""
+    if where.index is None:
+        return nullcontext()
+    return library(where).cuda.Device(where.index)  # type: ignore[no-any-return]
 
 
 def current_gpu() -> int:
@@ -198,9 +211,8 @@ def to_device(array: Array, where: str | int | device) -> Array:
         return array
     if wanted.type == "cpu":
         return array.get()
-    cupy = library(wanted)
-    with cupy.cuda.Device(wanted.index):
-        return cupy.asarray(array)
+    with computing_on(wanted):
+        return library(wanted).asarray(array)
 
 
 def filled(shape: tuple[int, ...], value: Any, dtype: DTypeLike, where: device) -> Array:
@@ -209,7 +221,7 @@ def filled(shape: tuple[int, ...], value: Any, dtype: DTypeLike, where: device) 
     if xp is np:
         is_zero = type(value) is int and value == 0  # not -0.0
         return np.zeros(shape, dtype) if is_zero else np.full(shape, value, dtype)
-    with xp.cuda.Device(where.index):
+    with computing_on(where):
         return xp.full(shape, value, dtype)
 
 

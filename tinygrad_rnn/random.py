@@ -102,7 +102,8 @@ class Generator:
     ) -> Array:
         """Uniform in [low, high)."""
         drawn = Numbers(self, "uniform", _drawable(dtype)).next(shape, device)
-        return _rounded(drawn, dtype or np.float32, low, high)
+        with backend.computing_on(backend.device(device)):
+            return _rounded(drawn, dtype or np.float32, low, high)
 
     def normal(
         self, shape: tuple[int, ...], mean: float = 0.0, std: float = 1.0, dtype: DTypeLike = None
@@ -200,7 +201,8 @@ class Draw:
 
     def now(self) -> Array:
         """The array, drawn."""
-        return self._finish(self.numbers.next(self.forms[0][0], self.device))
+        with backend.computing_on(self.device):
+            return self._finish(self.numbers.next(self.forms[0][0], self.device))
 
     @property
     def size(self) -> int:

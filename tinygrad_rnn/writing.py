@@ -160,8 +160,10 @@ class Writable(Operators):
             array = np.asarray(array)
         if np.broadcast_shapes(array.shape, self.shape) != self.shape:
             raise RuntimeError(f"copy_: {describe(array)} does not fit into {describe(self)}")
-        moved = backend.to_device(array, self.device)
-        return self.in_place("copy_", lambda xp, x: xp.copyto(x, moved, casting="unsafe"), source)
+        with backend.computing_on(self.device):
+            moved = backend.to_device(array, self.device)
+            copy = lambda xp, x: xp.copyto(x, moved, casting="unsafe")
+            return self.in_place("copy_", copy, source)
 
     def masked_fill_(self, mask: Writable, value: Any) -> Self:
         """`value` where mask, in place."""
