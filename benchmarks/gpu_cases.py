@@ -28,8 +28,8 @@ CUSTOM = ("MGU", "layer-norm LSTM")
 
 WAYS = ("scan", "cuDNN", "loop")
 
-#: Of each time, medians are taken over so many blocks, in which a first call does not count.
-BLOCKS_OF_CALLS, MOST_CALLS = 3, 200
+#: Medians are over the calls of so many blocks, each of at most so many calls.
+BLOCKS_OF_CALLS, MOST_CALLS = 5, 200
 
 
 class Precision(NamedTuple):
@@ -315,7 +315,7 @@ def alternate(steps: dict[str, tuple[Step, Side]], seconds: float) -> dict[str, 
 
     Within a block nobody waits for the GPU, as in a program that trains: work is asked for while
     earlier work is being done. The first call of a block finds nothing to wait behind, and does not
-    count.
+    count, unless the step is so long that it is the only one.
     """
     times: dict[str, list[float]] = {way: [] for way in steps}
     if not steps:
@@ -324,18 +324,17 @@ def alternate(steps: dict[str, tuple[Step, Side]], seconds: float) -> dict[str, 
     calls = {}
     for way, (step, side) in steps.items():
         [once] = block(step, side, 1)
-        calls[way] = min(max(int(share / once), 1), MOST_CALLS)
+        calls[way] = min(int(share / once) + 1, MOST_CALLS)
     for _ in range(BLOCKS_OF_CALLS):
         for way, (step, side) in steps.items():
-            times[way] += block(step, side, calls[way])
+            times[way] += block(step, side, calls[way])[min(1, calls[way] - 1) :]
     return times
 
 
 def block(step: Step, side: Side, calls: int) -> list[float]:
-    """The times of so many calls in a row, after one that does not count."""
+    """The times of so many calls in a row."""
     meter = side.meter
     meter.wait()
-    step()
     marks = [meter.mark()]
     for _ in range(calls):
         step()

@@ -206,8 +206,8 @@ states. To measure again:
   PyTorch with a cell that Python calls T times: `nn.LSTMCell` and so on, or, for the minimal gated
   unit (MGU) and the LSTM with layer norms, the same text as for `scan` (`benchmarks/gpu_cases.py`).
 - Times are medians between events in the stream of work, from blocks of calls that take turns in
-  one process; a block's first call does not count. All compute on the same numbers. *Forward* is
-  without recording; *forward and backward* gives the gradients of x and of every weight, for a
+  one process; the first call of several does not count. All compute on the same numbers. *Forward*
+  is without recording; *forward and backward* gives the gradients of x and of every weight, for a
   given gradient of the outputs. What differs from PyTorch in float32 by more than its precision
   explains gets no time.
 - *TF32* is float32 whose products may be taken in TF32, on both sides. tinygrad_rnn has no

@@ -1,7 +1,7 @@
 """What benchmarks/gpu.py makes of its measurements: floors, targets, the page, and where it stops.
 
 Timings here are made up. That it measures what it says is tested against PyTorch, in
-parity/test_gpu_cases.py.
+test_gpu_cases.py.
 """
 
 import json
