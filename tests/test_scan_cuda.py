@@ -7,11 +7,19 @@ that refuse what CUDA refuses. Where a GPU is, the same tests run on it.
 import numpy as np
 import pytest
 from arrays import host, on_device
+from hypothesis import given, settings
 from recurrent_cells import CASES
+from test_scan_random import pulled, some, steps
 
+import tinygrad_rnn as torch
 from tinygrad_rnn import backend
-from tinygrad_rnn.scan import cuda, interpret
+from tinygrad_rnn.scan import cuda, explain, scan, unroll
+from tinygrad_rnn.scan.cuda import cublas
+from tinygrad_rnn.scan.cuda import frame as frames
+from tinygrad_rnn.scan.cuda.schedule import Call, Gemm, Kernel
 from tinygrad_rnn.scan.factors import gather_factors
+from tinygrad_rnn.scan.interpret import interpret
+from tinygrad_rnn.scan.pool import pool
 from tinygrad_rnn.scan.pullback import pull_back
 from tinygrad_rnn.scan.scan import trace_step
 
@@ -56,12 +64,16 @@ def inputs_of(program, length, seed=0):
 
 
 def check(program, length, reverse=False, runs=3):
+    """Some runs of a new plan, against `interpret`; gives the plan."""
+    return check_plan(cuda.Plan(program), program, length, reverse, runs)
+
+
+def check_plan(plan, program, length=4, reverse=False, runs=3):
     """Some runs on the same frame, against `interpret`; gives the plan."""
-    plan = cuda.Plan(program)
     xp = backend.library("cuda")
     for seed in range(runs):
         inputs = inputs_of(program, length, seed)
-        wanted = interpret.interpret(program, np, inputs, length, reverse)
+        wanted = interpret(program, np, inputs, length, reverse)
         found = cuda.run(plan, xp, on_device(inputs), length, reverse)
         for number, (a, b) in enumerate(zip(wanted, host(found), strict=True)):
             assert a.shape == b.shape
@@ -70,6 +82,7 @@ def check(program, length, reverse=False, runs=3):
                 scale = max(1.0, np.abs(np.asarray(a, np.float64)).max())
                 error = np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)).max()
                 assert error <= TOLERANCES.get(str(a.dtype), 0) * scale, (number, error)
+        del found, b  # else the next run could not have the same memory
     return plan
 
 
@@ -88,3 +101,218 @@ def test_a_pulled_back_step(case, dtype):
     again = pulled_back(program)
     if again is not None and dtype == "float64":
         check(again, 3)
+
+
+@settings(max_examples=60)
+@given(step=steps())
+def test_random_steps(step):
+    check(step.program(), step.length, step.reverse)
+
+
+@settings(max_examples=60)
+@given(step=steps(), given_=some)
+def test_random_pulled_back_steps(step, given_):
+    program = pulled(step, given_)
+    check(program, step.length, not step.reverse)
+    check(gather_factors(program), step.length, not step.reverse)
+
+
+def counted(plan):
+    """(kernels, products of matrices, other calls) of a step."""
+    kinds = [type(x) for x in plan.loop]
+    return kinds.count(Kernel), kinds.count(Gemm), kinds.count(Call)
+
+
+@pytest.mark.parametrize(
+    ("name", "forward", "backward"),
+    [
+        ("RNN tanh", (1, 1, 0), (1, 1, 0)),
+        ("LSTM", (1, 1, 0), (1, 1, 0)),
+        ("GRU", (1, 1, 0), (1, 1, 0)),
+        ("LSTM peephole", (1, 1, 0), (1, 1, 0)),
+        ("LSTM layer norm", (1, 1, 0), (1, 1, 0)),
+        ("sLSTM", (1, 1, 0), (1, 1, 0)),
+        ("minGRU", (1, 0, 0), (1, 0, 0)),
+    ],
+)
+def test_a_step_is_one_product_and_one_kernel(name, forward, backward):
+    (case,) = (case for case in CASES if case.name == name)
+    step = program_of(case, "float32")
+    for program, wanted in ((step, forward), (pulled_back(step), backward)):
+        plan = cuda.Plan(program)
+        plan.lower()
+        assert counted(plan) == wanted
+
+
+def test_the_recurrent_product_is_added_to_the_product_with_the_input():
+    for name in ("RNN tanh", "LSTM", "LSTM peephole", "sLSTM"):
+        (case,) = (case for case in CASES if case.name == name)
+        plan = cuda.Plan(program_of(case, "float32"))
+        plan.lower()
+        (product,) = (x.equation for x in plan.loop if isinstance(x, Gemm))
+        assert product.primitive.name == "add_product"
+        assert plan.place(product.inputs[0]) == plan.place(product.outputs[0])
+        assert [x.primitive.name for x in plan.parts.before] == ["matmul"]
+
+
+def wide_rows(W, V):
+    """Everything that goes along a row, on rows of three widths, parts and joins of them."""
+
+    def step(x, h):
+        z = x @ V + h @ W  # (B, 300)
+        z = (z - z.mean(-1, keepdim=True)) / (z.var(-1, keepdim=True) + 0.1).sqrt()
+        a, b = z.split((260, 40), -1)
+        weights = b.softmax(-1)
+        joined = torch.cat([weights, a.tanh()], -1)  # another order of columns
+        h = joined - joined.amax(-1, keepdim=True) + joined.amin(-1, keepdim=True)
+        y = (h * joined).sum(-1)  # (B,)
+        return (y, weights.log_softmax(-1)), 0.5 * h
+
+    return step
+
+
+def test_wide_rows():
+    """Blocks of several warps: values and gradients, against `unroll`."""
+    rng = np.random.default_rng(1)
+    draws = [(6, 3, 4), (3, 300), (300, 300), (4, 300)]
+    x, h, W, V = (torch.tensor(0.3 * rng.standard_normal(n), requires_grad=True) for n in draws)
+    step = trace_step(wide_rows(W, V), x, h).program()
+    for program in (step, pulled_back(step)):
+        plan = cuda.Plan(program)
+        plan.lower()
+        assert counted(plan) == (1, 1, 0)
+    results = []
+    for recurrence in (unroll, scan, scan, scan):  # by launches, by capture, by the graph
+        (y, logs), last = recurrence(wide_rows(W, V), x, h)
+        loss = (y * y).sum() + (logs * torch.arange(40.0)).mean() + (last * last).sum()
+        results.append(host([y, logs, last, *torch.autograd.grad(loss, (x, h, W, V))]))
+    for found in results[1:]:
+        for a, b in zip(results[0], found, strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-12)
+
+
+def test_loops_are_captured_by_the_second_run():
+    program = program_of(CASES[2], "float32")
+    plan, xp = cuda.Plan(program), backend.library("cuda")
+    inputs = on_device(inputs_of(program, 4))
+    pool.clear()
+    graphs = []
+    for _ in range(3):
+        cuda.run(plan, xp, inputs, 4, False)
+        (frame,) = pool._frames
+        graphs.append(frame._graph)
+    assert graphs[0] is None
+    assert graphs[1] is not None
+    assert graphs[2] is graphs[1]
+
+
+def test_a_frame_with_calls_in_its_loop_is_used_again():
+    (case,) = (case for case in CASES if case.name == "attention")  # a product of three axes
+    program = program_of(case, "float64")
+    pool.clear()
+    plan = check(program, 4)
+    assert [x for x in pool._frames if x.plan is plan] == pool._frames
+    assert len(pool._frames) == 1
+
+
+def test_sequences_that_move_are_copied_and_the_loop_is_captured_again():
+    """The loop reads sequences where they lie, and must not go on reading where they lay."""
+    (case,) = (case for case in CASES if case.name == "masked pair")  # x is read in the loop
+    program = program_of(case, "float64")
+    plan, xp = cuda.Plan(program), backend.library("cuda")
+    pool.clear()
+    alive = []
+    for seed in range(5):
+        inputs = inputs_of(program, 4, seed)
+        alive.append(on_device(inputs))
+        found = cuda.run(plan, xp, alive[-1], 4, False)
+        for a, b in zip(interpret(program, np, inputs, 4, False), host(found), strict=True):
+            np.testing.assert_allclose(b, a, atol=1e-12)
+        del found, b
+    (frame,) = (x for x in pool._frames if x.plan is plan)
+    assert frame._copies
+    assert frame._graph is not None
+
+
+def test_what_a_run_hands_out_is_not_written_over():
+    """A second forward pass before the first backward, as when a layer is used twice."""
+    program = program_of(CASES[2], "float64")
+    plan, xp = cuda.Plan(program), backend.library("cuda")
+    first, second = (inputs_of(program, 4, seed) for seed in range(2))
+    for _ in range(3):  # by launches, by capture, by the graph
+        a = cuda.run(plan, xp, on_device(first), 4, False)
+        cuda.run(plan, xp, on_device(second), 4, False)
+        for x, y in zip(interpret(program, np, first, 4, False), host(a), strict=True):
+            np.testing.assert_allclose(y, x, atol=1e-12)
+
+
+def test_where_capture_is_refused_the_loop_is_launched_and_explain_says_so(monkeypatch, capsys):
+    def refuse(*_):
+        raise RuntimeError("not in a capture")
+
+    program = program_of(CASES[2], "float64")
+    plan = cuda.Plan(program)
+    stream = backend.library("cuda").cuda.Stream
+    monkeypatch.setattr(stream, "begin_capture", refuse, raising=True)
+    known = dict(frames.refusals)
+    try:
+        found = check_plan(plan, program)
+        assert found.refused() == "launches: RuntimeError: not in a capture"
+        xs, h0, weights = CASES[2].leaves("float64")
+        explain(CASES[2].cell(*weights), xs, h0)
+        why = "because a CUDA graph is refused (launches: RuntimeError: not in a capture)"
+        assert f"launched one by one, {why}" in capsys.readouterr().out
+    finally:
+        frames.refusals.clear()
+        frames.refusals.update(known)
+
+
+def test_the_ways_to_run_a_loop_agree(monkeypatch, capsys):
+    xs, h0, weights = CASES[4].leaves("float64")
+    results = {}
+    for way in ("graph", "launches", "interpret"):
+        monkeypatch.setenv("TINYGRAD_RNN_CUDA_LOOP", way)
+        for _ in range(3):
+            ys, _h = scan(CASES[4].cell(*weights), xs, h0)
+        results[way] = host(ys)
+        explain(CASES[4].cell(*weights), xs, h0)
+        said = capsys.readouterr().out
+        assert {
+            "graph": "captured as a CUDA graph",
+            "launches": "launched one by one, as",
+            "interpret": "equation by equation",
+        }[way] in said
+    np.testing.assert_allclose(results["graph"], results["interpret"], atol=1e-12)
+    np.testing.assert_array_equal(results["graph"], results["launches"])
+
+
+def test_one_run_is_as_the_next_bit_for_bit():
+    """Sums in a fixed order: forward and backward of a layer, twice."""
+
+    def gradients():
+        torch.manual_seed(3)
+        layer = torch.nn.GRU(5, 6, 2, dropout=0.3, bidirectional=True)
+        x = torch.randn(7, 3, 5)
+        layer(x)[0].square().mean().backward()
+        return host([p.grad for p in layer.parameters()])
+
+    for a, b in zip(gradients(), gradients(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("precision", ["highest", "high"])
+def test_products_are_as_exact_as_they_are_asked_to_be(precision, device):
+    if device != "cuda" or backend.library("cuda").__name__ != "strict_double":
+        pytest.skip("reads what the double was told")
+    library = cublas.load()
+    library.products.clear()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        xs, h0, weights = CASES[2].leaves("float32")
+        scan(CASES[2].cell(*weights), xs, h0)
+        weights[0] @ weights[0].T  # an eager product, by CuPy
+        told = backend.library("cuda")._core.compute_types[np.float32]
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert set(library.products) == {77 if precision == "high" else 68}
+    assert told == (7 if precision == "high" else 1)

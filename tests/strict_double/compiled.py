@@ -1,8 +1,10 @@
-"""Kernels of the test double: CUDA's C++ compiled by g++, run thread after thread on the host.
+"""Kernels of the test double: CUDA's C++ compiled by g++, run on the host.
 
-The text is the one that a GPU would get; only the words that g++ does not know are defined away. It
-must be a kernel whose threads do not talk to each other. As CuPy, a call does not look at the types
-that the text declares, so the double does: a Python int is 8 bytes, a Python float a double.
+The text is the one that a GPU would get; only the words that g++ does not know are defined. Threads
+run one after the other. Where they wait for each other (`__syncthreads`, shuffles within a warp)
+they are fibers, of which a warp runs as far as it comes, so that a missing wait is found. As
+CuPy, a call does not look at the types that the text declares, so the double does: a Python int is
+8 bytes, a Python float a double.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ HOST = """\
 #define __restrict__
 #define __launch_bounds__(...)
 struct Index { unsigned x, y, z; };
-static thread_local Index blockIdx, blockDim, threadIdx, gridDim;
+static Index blockIdx, blockDim, gridDim;
 typedef unsigned short half_bits;
 static inline float from_half(half_bits x) {
   _Float16 y;
@@ -61,7 +63,9 @@ for _name in ("isinf", "isfinite"):
     HOST += f"static inline bool {_name}(float x) {{ return __builtin_{_name}(x); }}\n"
     HOST += f"static inline bool {_name}(double x) {{ return __builtin_{_name}(x); }}\n"
 
-RUNNER = """
+# One thread after the other.
+ALONE = "static Index threadIdx;\n"
+RUN_ALONE = """
 extern "C" void run_on_the_host(unsigned blocks, unsigned threads{declared}) {{
   gridDim = {{blocks, 1, 1}};
   blockDim = {{threads, 1, 1}};
@@ -71,6 +75,76 @@ extern "C" void run_on_the_host(unsigned blocks, unsigned threads{declared}) {{
       threadIdx = {{t, 0, 0}};
       {name}({given});
     }}
+}}
+"""
+
+# The threads of a block as fibers.
+TOGETHER = """\
+#include <cstdlib>
+#include <ucontext.h>
+#define __shared__ static
+static const unsigned STACK = 1 << 16;
+struct Fiber { ucontext_t context; char* stack; bool done; };
+struct Barrier { unsigned count, generation; };
+static Fiber fibers[1024];
+static Barrier of_block, of_warps[32];
+static double passed[1024];
+static ucontext_t scheduler;
+static unsigned current;
+#define threadIdx (Index{current, 0, 0})
+static void wait_at(Barrier& barrier, unsigned size) {
+  const unsigned generation = barrier.generation;
+  if (++barrier.count == size) {
+    barrier.count = 0;
+    barrier.generation++;
+  } else {
+    while (barrier.generation == generation) swapcontext(&fibers[current].context, &scheduler);
+  }
+}
+static void __syncthreads() { wait_at(of_block, blockDim.x); }
+template <typename T> static T __shfl_xor_sync(unsigned, T x, int distance) {
+  passed[current] = x;
+  wait_at(of_warps[current / 32], 32);
+  const T y = (T)passed[current ^ (unsigned)distance];
+  wait_at(of_warps[current / 32], 32);
+  return y;
+}
+"""
+RUN_TOGETHER = """
+{globals}
+static void fiber() {{
+  {name}({held});
+  fibers[current].done = true;
+  swapcontext(&fibers[current].context, &scheduler);
+}}
+extern "C" void run_on_the_host(unsigned blocks, unsigned threads{declared}) {{
+  gridDim = {{blocks, 1, 1}};
+  blockDim = {{threads, 1, 1}};
+  {holding}
+  for (unsigned b = 0; b < blocks; b++) {{
+    blockIdx = {{b, 0, 0}};
+    for (unsigned t = 0; t < threads; t++) {{
+      Fiber& f = fibers[t];
+      if (!f.stack) f.stack = (char*)malloc(STACK);
+      f.done = false;
+      getcontext(&f.context);
+      f.context.uc_stack.ss_sp = f.stack;
+      f.context.uc_stack.ss_size = STACK;
+      makecontext(&f.context, fiber, 0);
+    }}
+    const unsigned warps = (threads + 31) / 32;
+    for (unsigned left = threads, turn = 0; left; turn++) {{
+      // One warp runs as far as it comes while the others wait, another one every turn.
+      const unsigned start = turn * 7 % warps * 32;
+      for (unsigned k = 0; k < 32 * 32; k++) {{
+        current = start + (turn % 2 ? 31 - k % 32 : k % 32);
+        if (current < threads && !fibers[current].done)
+          swapcontext(&scheduler, &fibers[current].context);
+      }}
+      left = 0;
+      for (unsigned t = 0; t < threads; t++) left += !fibers[t].done;
+    }}
+  }}
 }}
 """
 _KINDS = {  # of parameters: ctypes' type, and what a call may give
@@ -128,13 +202,19 @@ class RawKernel:
             raise cuda.CUDARuntimeError(f"named symbol not found: {self.name}")
         parameters = [" ".join(text.split()) for text in found[1].split(",") if text.strip()]
         names = [re.search(r"\w+$", text)[0] for text in parameters]
-        runner = RUNNER.format(
+        types = [text[: -len(name)] for text, name in zip(parameters, names, strict=True)]
+        together = "__syncthreads" in self.code
+        runner = (RUN_TOGETHER if together else RUN_ALONE).format(
             name=self.name,
             declared="".join(f", {text}" for text in parameters),
             given=", ".join(names),
+            globals="\n".join(f"static {x} g_{y};" for x, y in zip(types, names, strict=True)),
+            held=", ".join(f"g_{name}" for name in names),
+            holding=" ".join(f"g_{name} = {name};" for name in names),
         )
-        function = compiled(HOST + self.code + runner).run_on_the_host
-        kinds = [re.sub(r"\bconst\b|\w+$", "", text).strip() for text in parameters]
+        text = HOST + (TOGETHER if together else ALONE) + self.code + runner
+        function = compiled(text).run_on_the_host
+        kinds = [re.sub(r"\bconst\b", "", text).strip() for text in types]
         types = [ctypes.c_void_p if "*" in kind else _KINDS[kind][0] for kind in kinds]
         function.argtypes = [ctypes.c_uint32, ctypes.c_uint32, *types]
         function.restype = None

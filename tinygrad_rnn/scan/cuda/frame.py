@@ -213,15 +213,17 @@ class Frame:
         for number in range(count):
             self._first(number)[...] = inputs[number]
         self._take_in([known[x] for x in program.sequences])
-        places = {x: self._all(x, known) for x, _ in self._before.outputs}
-        run("before", self._run_lifted, self._before, known, places, products)
+        run("before", self._run_before, known, products)
         self._run_loop(run, products)
-        late = run("after", self._run_lifted, self._after, known, {}, products)
-        known = {**known, **late}
+        known.update(run("after", self._run_lifted, self._after, known, {}, products))
         sums = run("totals", self._sums, known)
         last = [self._last(number).copy() for number in range(count)]
         self._given = []
         return [*last, *(self._stacked(x, known) for x in program.stacked), *sums]
+
+    def _run_before(self, known: dict[Var, Any], products: cublas.Blas | None) -> None:
+        places = {x: self._all(x, known) for x, _ in self._before.outputs}
+        self._run_lifted(self._before, known, places, products)
 
     def _take_in(self, sequences: Sequence[Any]) -> None:
         """Note where the sequences lie; copy those that lay elsewhere in some earlier run."""
@@ -252,12 +254,8 @@ class Frame:
             run("loop", self._graph.launch)
 
     def _may_capture(self, products: cublas.Blas | None) -> bool:
-        return (
-            way() == "graph"
-            and bool(self._loop)
-            and self.plan.refused is None
-            and products is not None
-        )
+        possible = bool(self._loop) and products is not None and self.plan.refused() is None
+        return possible and way() == "graph"
 
     def _capture(self, products: Any) -> Any:
         """The launches of the loop as a CUDA graph; None if they cannot be, which is noted down."""

@@ -17,6 +17,7 @@ from tinygrad_rnn.backend import namespace
 from tinygrad_rnn.program import Equation, Var
 from tinygrad_rnn.scan.cuda.cublas import Blas, Matrix, matrix_of
 from tinygrad_rnn.scan.cuda.rewriting import add_product
+from tinygrad_rnn.scan.cuda.rows import row_source, threads_for
 from tinygrad_rnn.scan.cuda.schedule import Call, Gemm, Instruction, Kernel, View
 from tinygrad_rnn.scan.cuda.source import THREADS, Operand, kernel_source
 
@@ -57,15 +58,16 @@ def _bind_kernel(kernel: Kernel, array: Callable[[Var], Any]) -> Launch | None:
     if not count or not stores:
         return None
     xp = namespace(stores[0][1])
-    text = kernel_source(
-        NAME,
-        kernel.shape,
-        kernel.equations,
-        {x: _operand(found, kernel.shape) for x, found in loads.items()},
-        [(x, _operand(found, kernel.shape)) for x, found in stores],
-    )
+    over = (*kernel.shape, 2) if kernel.phases else kernel.shape  # a row's columns are more than 1
+    read = {x: _operand(found, over) for x, found in loads.items()}
+    written = [(x, _operand(found, over)) for x, found in stores]
+    if kernel.phases:
+        text = row_source(NAME, kernel.shape, kernel.phases, read, written)
+        grid, block = (count,), (threads_for(kernel.phases),)
+    else:
+        text = kernel_source(NAME, kernel.shape, kernel.equations, read, written)
+        grid, block = (-(-count // THREADS),), (THREADS,)
     compiled = _compiled(xp, text)
-    grid, block = (-(-count // THREADS),), (THREADS,)
 
     def launch(*addresses: int) -> None:
         compiled(grid, block, (*addresses, count))

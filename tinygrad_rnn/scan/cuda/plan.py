@@ -18,7 +18,8 @@ from tinygrad_rnn.ops.shape import split
 from tinygrad_rnn.program import Equation, Program, Var
 from tinygrad_rnn.scan import memory
 from tinygrad_rnn.scan.cuda.rewriting import add_product, rewritten
-from tinygrad_rnn.scan.cuda.schedule import Call, fuse, is_join, is_kernel, is_view, schedule
+from tinygrad_rnn.scan.cuda.schedule import Call, Spaces, is_join, is_kernel, is_view, schedule
+from tinygrad_rnn.scan.cuda.source import can_be_written
 from tinygrad_rnn.scan.memory import Place, Storage
 from tinygrad_rnn.scan.partition import Partition, partition
 
@@ -77,7 +78,8 @@ class Plan:
         self.next_carry, claims = self._claims()
         made_before = {x for equation in parts.before for x in equation.outputs}
         read = [*parts.stacks, *(x for e in parts.after for x in e.variables)]
-        read += [x for e in parts.loop for x in e.variables if x in made_before]
+        used = [*self.next_carry, *(x for e in parts.loop for x in e.variables)]
+        read += [x for x in used if self.root(x) in made_before]
         self.stacked = {root for root in map(self.root, read) if root not in self._inputs}
         self.loop = schedule(parts.loop, {*self.stacked, *self.next_carry})
         self.places: dict[Var, Place] = claims
@@ -175,10 +177,11 @@ def gathered(parts: Partition, program: Program) -> Partition:
     for x in [*parts.stacks, *program.outputs]:
         users.setdefault(x, []).append(None)
     in_loop: set[Equation | None] = set(loop)
+    spaces = Spaces(loop)
     for equation in reversed(parts.before):
-        if is_kernel(equation):
+        if can_be_written(equation):
             (y,) = equation.outputs
-            if all(user in in_loop and fuse(equation, user) for user in users.get(y, [])):
+            if all(user in in_loop and spaces.fuse(equation, user) for user in users.get(y, [])):
                 before.remove(equation)
                 loop.insert(0, equation)
                 in_loop.add(equation)
@@ -193,12 +196,13 @@ def _pulled(parts: Partition, program: Program) -> tuple[list[Equation], list[Eq
     """
     loop, after = list(parts.loop), []
     makers = {x: equation for equation in loop for x in equation.outputs}
+    spaces = Spaces(loop)
     late: set[Var] = set()  # made after the loop
     for equation in parts.after:
         of_loop = [makers[x] for x in equation.variables if x in makers]
         joins = all(is_kernel(maker) for maker in of_loop)
-        if is_kernel(equation):
-            joins &= any(fuse(maker, equation) for maker in of_loop)
+        if can_be_written(equation):
+            joins &= any(spaces.fuse(maker, equation) for maker in of_loop)
         elif is_join(equation):
             joins &= len(of_loop) == len(equation.variables)
         else:

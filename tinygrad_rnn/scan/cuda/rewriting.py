@@ -8,7 +8,8 @@ about the equations of a cell stand in the way of few, and are changed here:
 - `split(a + b)` would be a kernel on the whole and another on the parts. Here it is a sum of parts,
   so all of it is computed where the parts are.
 
-Both regroup sums, so results agree to rounding. Read ../partition.py before this file.
+Both regroup sums, so results agree to rounding. And a softmax is written as what it consists of,
+which can be part of a kernel. Read ../partition.py before this file.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tinygrad_rnn.ops.elementwise import Elementwise, add
+from tinygrad_rnn.ops import reduction
+from tinygrad_rnn.ops.broadcasting import broadcast_to
+from tinygrad_rnn.ops.elementwise import Elementwise, add, exp, log
 from tinygrad_rnn.ops.linear import matmul
 from tinygrad_rnn.ops.primitive import Primitive
-from tinygrad_rnn.ops.shape import split
+from tinygrad_rnn.ops.shape import reshape, split
 from tinygrad_rnn.program import Equation, Program, Trace, Var
 from tinygrad_rnn.scan.partition import partition
 
@@ -32,6 +35,7 @@ def rewritten(program: Program) -> Program:
 
     Sums of parts may hold products again, which appear only when the splits have moved.
     """
+    program = _TakingApart(program).run()
     return _Accumulating(_Splitting(_Accumulating(program).run()).run()).run()
 
 
@@ -78,6 +82,53 @@ class _Rewriting:
         """The one equation that uses a value once, if nothing else does."""
         users = self.users.get(x, []) if type(x) is Var else []
         return users[0] if len(users) == 1 else None
+
+
+class _TakingApart(_Rewriting):
+    """Operations along the last axis as elementwise ones and reductions that keep that axis.
+
+    And what is broadcast only for elementwise equations is left to them.
+    """
+
+    def write(self, equation: Equation) -> None:
+        """An operation's parts; other equations as they are."""
+        primitive, params = equation.primitive, equation.params
+        if primitive is broadcast_to and self._users_broadcast(equation.outputs[0]):
+            self.known[equation.outputs[0]] = self.known[equation.inputs[0]]
+            return
+        if params.get("axes") != (-1,) or primitive not in _ALONG_ROWS:
+            super().write(equation)
+            return
+        (y,) = equation.outputs
+        x = self.known[equation.inputs[0]]
+        along = {"axes": (-1,), "keepdims": True}
+        if primitive in (reduction.softmax, reduction.log_softmax):
+            x = x - reduction.max(x, **along)
+            e = exp(x)
+            total = reduction.sum(e, **along)
+            self.known[y] = e / total if primitive is reduction.softmax else x - log(total)
+            return
+        kept = primitive(x, **along)
+        self.known[y] = kept if params["keepdims"] else reshape(kept, shape=y.shape)
+
+    def _users_broadcast(self, x: Var) -> bool:
+        """Whether every user would give the same for a smaller x, next to another operand."""
+        return all(
+            user is not None
+            and isinstance(user.primitive, Elementwise)
+            and any(
+                y.shape == user.outputs[0].shape
+                and (y.equation is None or y.equation.primitive is not broadcast_to)
+                for y in user.variables
+            )
+            for user in self.users[x]
+        )
+
+
+_ALONG_ROWS = (
+    *(reduction.sum, reduction.mean, reduction.max, reduction.min),
+    *(reduction.softmax, reduction.log_softmax),
+)
 
 
 class _Accumulating(_Rewriting):

@@ -1,9 +1,11 @@
 """In what order does a GPU do a list of equations, with the fewest launches?
 
 What lies between two products of matrices and has one shape becomes one kernel. Each value has a
-level: kernels of a level come first, one for each shape, then its products and other calls, in
-order. An elementwise equation joins the latest kernel that its users allow, so what is computed
-for a kernel is computed in it. Read source.py (what a kernel is) before this file.
+level: kernels of a level come first, then its products and other calls, in order. An elementwise
+equation joins the latest kernel that its users allow, so what is computed for a kernel is computed
+in it. Where values are summed (or their largest found) along the last axis, as in a layer
+normalization, whole rows are computed by one kernel, of whatever widths: see phases.py.
+Read source.py (what a kernel is) before this file.
 """
 
 from __future__ import annotations
@@ -17,37 +19,23 @@ from tinygrad_rnn.ops.indexing import getitem, is_basic
 from tinygrad_rnn.ops.linear import matmul
 from tinygrad_rnn.ops.shape import concatenate, flip, reshape, split, transpose, unstack
 from tinygrad_rnn.program import Equation, Var
+from tinygrad_rnn.scan.cuda.phases import Phase, Store, is_reduction, phases_of
 from tinygrad_rnn.scan.cuda.rewriting import add_product
 from tinygrad_rnn.scan.cuda.source import can_be_written
 
 
 class Kernel(NamedTuple):
-    """Elementwise equations with results of one shape, computed by one kernel.
+    """Equations that one kernel computes: elementwise, of one shape; or rows.
 
-    loads: the values that it reads. stores: what it writes.
+    shape: of the results; of rows, only the axes in front of the last.
+    loads: the values that it reads. stores: what it writes. phases: of rows; none if elementwise.
     """
 
     shape: tuple[int, ...]
     equations: list[Equation]
     loads: list[Var]
     stores: list[Store]
-
-
-class Store(NamedTuple):
-    """A value that a kernel writes, and where: to its own place, or into a concatenation.
-
-    target: the value itself, or the concatenation, in which it begins at `start`.
-    """
-
-    value: Var
-    target: Var
-    start: int = 0
-
-    def part_of(self, array: Any) -> Any:
-        """Where the value goes, in the array of the target."""
-        if self.target is self.value:
-            return array
-        return array[..., self.start : self.start + self.value.shape[-1]]
+    phases: list[Phase]
 
 
 class Gemm(NamedTuple):
@@ -75,7 +63,7 @@ _VIEWS = {split, transpose, flip, broadcast_to, unstack}
 
 def is_kernel(equation: Equation) -> bool:
     """Whether an equation can be part of a kernel."""
-    return can_be_written(equation)
+    return can_be_written(equation) or is_reduction(equation)
 
 
 def is_view(equation: Equation) -> bool:
@@ -115,6 +103,29 @@ def _only_moves_ones(a: Sequence[int], b: Sequence[int]) -> bool:
     return [n for n in a if n != 1] == [n for n in b if n != 1]
 
 
+class Spaces:
+    """Over what the kernels for some equations run: elements of one shape, or rows.
+
+    leads: the shapes of the axes in front of the last one, of what is reduced along it.
+    """
+
+    def __init__(self, equations: Iterable[Equation]) -> None:
+        self.leads = {e.inputs[0].shape[:-1] for e in equations if is_reduction(e)}
+
+    def rows(self, x: Var) -> bool:
+        """Whether a value is computed by rows."""
+        return len(x.shape) > 0 and x.shape[:-1] in self.leads
+
+    def of(self, x: Var) -> tuple[Any, ...]:
+        """What two values have in common that one kernel can compute."""
+        return ("rows", *x.shape[:-1]) if self.rows(x) else x.shape
+
+    def fuse(self, maker: Equation, user: Any) -> bool:
+        """Whether one kernel can compute two equations, of which one uses the other."""
+        together = is_kernel(maker) and is_kernel(user)
+        return together and self.of(maker.outputs[0]) == self.of(user.outputs[0])
+
+
 def schedule(equations: Sequence[Equation], kept: Iterable[Var]) -> list[Instruction]:
     """The equations in order, as instructions.
 
@@ -129,6 +140,7 @@ class _Schedule:
     def __init__(self, equations: Sequence[Equation], kept: Iterable[Var]) -> None:
         self.equations = equations
         self.kept = set(kept)
+        self.spaces = Spaces(equations)
         self.makers = {x: equation for equation in equations for x in equation.outputs}
         self.users: dict[Var, list[Equation]] = {}
         for equation in equations:
@@ -149,22 +161,40 @@ class _Schedule:
     def _level_after(self, x: Var, user: Equation) -> int:
         """The first level at which `user` finds x made."""
         maker = self.makers.get(x)
-        level = -1 if maker is None else self.levels[maker]
+        if maker is None:
+            return 0 if is_kernel(user) or is_join(user) else -1
+        level = self.levels[maker]
         if is_kernel(user):
-            return level + (maker is None or not fuse(maker, user))
+            return level + (not self.spaces.fuse(maker, user) and not self._in_row(x, user))
         if is_join(user):
-            return level + (maker is None or not is_kernel(maker))  # then a kernel copies it
+            return level + (not is_kernel(maker))  # then a kernel copies it
         return level
+
+    def _in_row(self, x: Var, user: Equation) -> bool:
+        """Whether `user` can read a part, or a concatenation, of the row that its kernel writes."""
+        maker = self.makers.get(x)
+        if maker is None or not self.spaces.rows(user.outputs[0]):
+            return False
+        if is_join(maker):
+            return self.spaces.of(x) == self.spaces.of(user.outputs[0])
+        if maker.primitive is split and maker.params["axis"] == -1:
+            (whole,) = maker.inputs
+            above = self.makers.get(whole)
+            return above is not None and (
+                self.spaces.fuse(above, user) or self._in_row(whole, user)
+            )
+        return False
 
     def _latest(self, equation: Equation) -> int:
         """The level of the first kernel that reads a result, if nothing else wants it sooner."""
         (y,) = equation.outputs
         users = self.users.get(y, [])
-        readers = [self.levels[user] for user in users if fuse(equation, user)]
+        readers = [self.levels[user] for user in users if self.spaces.fuse(equation, user)]
         if y in self.kept or not readers or any(is_view(user) for user in users):
             return self.levels[equation]
         latest = min(
-            self.levels[user] - (is_kernel(user) and not fuse(equation, user)) for user in users
+            self.levels[user] - (is_kernel(user) and not self.spaces.fuse(equation, user))
+            for user in users
         )
         return latest if latest in readers else self.levels[equation]
 
@@ -185,47 +215,64 @@ class _Schedule:
                     found.append(Gemm(equation) if is_gemm(equation) else Call(equation))
         return found
 
-    def _kernels(self, equations: Iterable[Equation]) -> list[Kernel]:
-        """One kernel for each shape that results have."""
-        groups: dict[tuple[int, ...], list[Equation]] = {}
-        copies: dict[tuple[int, ...], list[Store]] = {}
+    def _kernels(self, equations: Sequence[Equation]) -> list[Kernel]:
+        """One kernel for each shape that results have, or for all rows."""
+        groups: dict[Any, list[Equation]] = {}
+        copies: dict[Any, list[Store]] = {}
         for equation in equations:
             if is_kernel(equation):
-                groups.setdefault(equation.outputs[0].shape, []).append(equation)
+                groups.setdefault(self.spaces.of(equation.outputs[0]), []).append(equation)
             elif is_join(equation):
                 start = 0
                 for x in equation.variables:
-                    groups.setdefault(x.shape, [])
-                    copies.setdefault(x.shape, []).append(Store(x, equation.outputs[0], start))
+                    groups.setdefault(self.spaces.of(x), [])
+                    store = Store(x, equation.outputs[0], start)
+                    copies.setdefault(self.spaces.of(x), []).append(store)
                     start += x.shape[-1]
         return [
-            self._kernel(shape, group, copies.get(shape, [])) for shape, group in groups.items()
+            self._rows(space[1:], group, copies.get(space, []))
+            if space[:1] == ("rows",)
+            else self._elements(space, group, copies.get(space, []))
+            for space, group in groups.items()
         ]
 
-    def _kernel(
+    def _elements(
         self, shape: tuple[int, ...], equations: list[Equation], copies: list[Store]
     ) -> Kernel:
-        made = {x for equation in equations for x in equation.outputs}
+        stores = [Store(x, x) for x in self._wanted_elsewhere(equations)]
+        loads = list(dict.fromkeys(_read(equations, copies)))
+        return Kernel(shape, equations, loads, [*stores, *copies], [])
+
+    def _rows(
+        self, lead: tuple[int, ...], equations: list[Equation], copies: list[Store]
+    ) -> Kernel:
+        phases, passed_on = phases_of(equations, copies, self.makers)
+        stored = dict.fromkeys([*self._wanted_elsewhere(equations), *passed_on])
+        stores = [Store(x, x) for x in stored]
+        loads = list(dict.fromkeys([*_read(equations, copies), *passed_on]))
+        return Kernel(lead, equations, loads, [*stores, *copies], phases)
+
+    def _wanted_elsewhere(self, equations: list[Equation]) -> list[Var]:
+        """The results that others look at than the kernel that computes them."""
         mine = set(equations)
-        read = [x for equation in equations for x in equation.variables if x not in made]
-        read += [copy.value for copy in copies if copy.value not in made]
-        stores = []
+        found = []
         for equation in equations:
             (y,) = equation.outputs
             others = [x for x in self.users.get(y, []) if x not in mine and not self._copied(y, x)]
             if others or y in self.kept:
-                stores.append(Store(y, y))
-        return Kernel(shape, equations, list(dict.fromkeys(read)), [*stores, *copies])
+                found.append(y)
+        return found
 
     def _copied(self, x: Var, user: Equation) -> bool:
         """Whether a user gets a value from the kernel itself: a join at the same level."""
         return is_join(user) and self.levels[user] == self.levels[self.makers[x]]
 
 
-def fuse(maker: Equation, user: Any) -> bool:
-    """Whether a result can stay in a register on its way from one equation to another."""
-    together = is_kernel(maker) and is_kernel(user)
-    return together and maker.outputs[0].shape == user.outputs[0].shape
+def _read(equations: Sequence[Equation], copies: Sequence[Store]) -> list[Var]:
+    """What a kernel reads that it does not compute."""
+    made = {x for equation in equations for x in equation.outputs}
+    read = [x for equation in equations for x in equation.variables]
+    return [x for x in [*read, *(copy.value for copy in copies)] if x not in made]
 
 
 def launches_text(instructions: Iterable[Instruction]) -> str:

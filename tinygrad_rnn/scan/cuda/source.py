@@ -122,27 +122,34 @@ def kernel_source(
     names = {x: f"x{number}" for number, x in enumerate(loads)}
     computed = [x for equation in equations for x in equation.outputs]
     names.update((x, f"v{number}") for number, x in enumerate(computed))
-    pointers = [f"const {_stored(x.dtype)}* a{k}" for k, x in enumerate(loads.values())]
-    pointers += [f"{_stored(place.dtype)}* b{k}" for k, (_, place) in enumerate(stores)]
     lines = [
-        f'extern "C" __global__ void {name}({", ".join(pointers)}, i64 count) {{',
+        f'extern "C" __global__ void {name}({parameters(loads, stores)}) {{',
         "  i64 at = blockIdx.x * (i64)blockDim.x + threadIdx.x;",
         "  if (at >= count) return;",
-        *_index_lines(shape),
+        *index_lines(shape),
     ]
     for number, (x, operand) in enumerate(loads.items()):
-        value = _loaded(f"a{number}[{_offset(operand.strides, shape)}]", operand.dtype)
-        lines.append(f"  const {_computed(operand.dtype)} {names[x]} = {value};")
+        value = loaded(f"a{number}[{offset(operand.strides, shape)}]", operand.dtype)
+        lines.append(f"  const {computed_type(operand.dtype)} {names[x]} = {value};")
     for equation in equations:
         (y,) = equation.outputs
-        lines.append(f"  const {_computed(y.dtype)} {names[y]} = {_expression(equation, names)};")
+        lines.append(
+            f"  const {computed_type(y.dtype)} {names[y]} = {expression(equation, names)};"
+        )
     for number, (x, operand) in enumerate(stores):
-        value = _converted(names[x], x.dtype, operand.dtype)
-        lines.append(f"  b{number}[{_offset(operand.strides, shape)}] = {value};")
+        value = converted(names[x], x.dtype, operand.dtype)
+        lines.append(f"  b{number}[{offset(operand.strides, shape)}] = {value};")
     return "\n".join([PRELUDE, *lines, "}", ""])
 
 
-def _index_lines(shape: Sequence[int]) -> list[str]:
+def parameters(loads: Mapping[Var, Operand], stores: Sequence[tuple[Var, Operand]]) -> str:
+    """The parameters of a kernel: addresses of what it reads, of what it writes, and a number."""
+    texts = [f"const {_stored(x.dtype)}* a{k}" for k, x in enumerate(loads.values())]
+    texts += [f"{_stored(place.dtype)}* b{k}" for k, (_, place) in enumerate(stores)]
+    return ", ".join([*texts, "i64 count"])
+
+
+def index_lines(shape: Sequence[int]) -> list[str]:
     """The index along each axis, from the number of the element."""
     lines, rest = [], "at"
     for axis in range(len(shape) - 1, 0, -1):
@@ -151,7 +158,8 @@ def _index_lines(shape: Sequence[int]) -> list[str]:
     return [*lines, f"  const i64 i0 = {rest};"] if shape else lines
 
 
-def _offset(strides: Sequence[int], shape: Sequence[int]) -> str:
+def offset(strides: Sequence[int], shape: Sequence[int]) -> str:
+    """Where an element is, counted in elements."""
     terms = [
         f"i{axis}" if stride == 1 else f"i{axis} * {stride}"
         for axis, stride in enumerate(strides)
@@ -164,15 +172,17 @@ def _stored(dtype: Any) -> str:
     return _NAMES[str(dtype)][0]
 
 
-def _computed(dtype: Any) -> str:
+def computed_type(dtype: Any) -> str:
+    """The type in which values of a dtype are computed."""
     return _NAMES[str(dtype)][1]
 
 
-def _loaded(text: str, dtype: Any) -> str:
+def loaded(text: str, dtype: Any) -> str:
+    """A value in memory, as it is computed with."""
     return f"from_half({text})" if dtype == np.float16 else text
 
 
-def _converted(text: str, source: Any, wanted: Any) -> str:
+def converted(text: str, source: Any, wanted: Any) -> str:
     """A value as it is stored."""
     if wanted == np.float16:
         return f"to_half({text})"
@@ -193,11 +203,11 @@ def _computing_dtype(equation: Equation) -> np.dtype[Any]:
     return np.result_type(*(x.dtype for x in equation.variables), *numbers)
 
 
-def _expression(equation: Equation, names: Mapping[Var, str]) -> str:
+def expression(equation: Equation, names: Mapping[Var, str]) -> str:
     """The C text of an equation, with the names of its operands and its numbers filled in."""
     (y,) = equation.outputs
     dtype = _computing_dtype(equation)
-    kind = _computed(dtype)
+    kind = computed_type(dtype)
     found: dict[str, str] = {"T": kind}
     for letter, x in zip(_OPERANDS[len(equation.inputs)], equation.inputs, strict=True):
         wanted = np.dtype(bool) if letter == "c" else dtype
@@ -210,14 +220,14 @@ def _expression(equation: Equation, names: Mapping[Var, str]) -> str:
     text = re.sub(r"\b[A-Za-z]\w*\b", lambda m: found.get(m[0], m[0]), equation.primitive.cuda)
     if y.dtype == np.float16 and equation.primitive not in (e.detach, e.copy):
         return f"from_half(to_half({text}))"  # as rounded as if it had been in memory
-    return text if dtype == y.dtype else f"({_computed(y.dtype)})({text})"
+    return text if dtype == y.dtype else f"({computed_type(y.dtype)})({text})"
 
 
 def _value(x: Any, dtype: np.dtype[Any], names: Mapping[Var, str]) -> str:
     """An operand in the dtype in which it is computed with."""
-    kind = _computed(dtype)
+    kind = computed_type(dtype)
     if type(x) is Var:
-        return names[x] if _computed(x.dtype) == kind else f"(({kind}){names[x]})"
+        return names[x] if computed_type(x.dtype) == kind else f"(({kind}){names[x]})"
     if dtype.kind != "f":
         return f"({kind}){int(x)}"
     return _float_text(float(x), kind)
