@@ -17,6 +17,8 @@ from tinygrad_rnn.by_hand import verify
 from tinygrad_rnn.nn import functional as F
 from tinygrad_rnn.scan import scan, trees, unroll
 
+pytestmark = pytest.mark.usefixtures("device")
+
 CELLS = {case.name: case for case in CASES}
 # Largest difference, in units of the largest value of the array if that is above 1.
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5}
@@ -94,6 +96,7 @@ def assert_scan_is_unroll(case, leaves, *, checkpoint=None, **options):
 # Every cell.
 
 
+@pytest.mark.double_every(3)
 @all_cases
 @both_ways
 @pytest.mark.parametrize("dtype", TOLERANCES)
@@ -101,6 +104,7 @@ def test_values_and_two_gradients(case, reverse, dtype):
     assert_scan_is_unroll(case, case.leaves(dtype), reverse=reverse)
 
 
+@pytest.mark.double_every(7)
 @all_cases
 @pytest.mark.parametrize(
     ("checkpoint", "reverse"),
@@ -110,6 +114,7 @@ def test_checkpoints_change_nothing(case, checkpoint, reverse):
     assert_scan_is_unroll(case, case.leaves(), checkpoint=checkpoint, reverse=reverse)
 
 
+@pytest.mark.double_every(5)
 @all_cases
 @both_ways
 def test_directional_differences(case, reverse):
@@ -120,6 +125,7 @@ def test_directional_differences(case, reverse):
     check_grads(f, (xs, h0, *weights), order=2)
 
 
+@pytest.mark.double_every(5)
 @all_cases
 def test_differences_by_changing_the_leaves_in_place(case):
     """Also that an output nobody used is the same as one with a cotangent of zeros."""
@@ -133,6 +139,7 @@ def test_differences_by_changing_the_leaves_in_place(case):
     assert gradgradcheck(f, leaves, **strict)
 
 
+@pytest.mark.double_every(4)
 @all_cases
 def test_each_output_alone(case):
     leaves = case.leaves()
@@ -141,6 +148,7 @@ def test_each_output_alone(case):
         assert_agree(derivatives((actual[name],), *leaves), derivatives((expected[name],), *leaves))
 
 
+@pytest.mark.double_every(4)
 @all_cases
 def test_each_leaf_alone_requires_a_gradient(case):
     leaves = case.leaves()
@@ -151,6 +159,7 @@ def test_each_leaf_alone_requires_a_gradient(case):
         assert_scan_is_unroll(case, leaves)
 
 
+@pytest.mark.double_every(3)
 @all_cases
 def test_nothing_is_recorded_without_need(case):
     leaves = case.leaves()
@@ -163,6 +172,7 @@ def test_nothing_is_recorded_without_need(case):
         assert not any(y.requires_grad for _, y in tree.leaves(ys, ""))
 
 
+@pytest.mark.double_every(11)
 @all_cases
 @both_ways
 @pytest.mark.parametrize("sizes", [{"T": 1}, {"B": 1}, {"B": 0}, {"T": 1, "B": 0}], ids=str)
@@ -170,6 +180,7 @@ def test_sizes_at_the_edge(case, sizes, reverse):
     assert_scan_is_unroll(case, case.leaves(**sizes), reverse=reverse)
 
 
+@pytest.mark.double_every(11)
 @all_cases
 @both_ways
 @pytest.mark.parametrize("checkpoint", [None, 2, "sqrt"])
@@ -191,6 +202,7 @@ def leaf(*shape, seed=0, dtype="float64"):
     return torch.tensor(draw.astype(dtype), requires_grad=True)
 
 
+@pytest.mark.double_every(5)
 @pytest.mark.parametrize("checkpoint", [None, 2])
 @pytest.mark.parametrize(
     "pair", [(scan, scan), (scan, unroll), (unroll, scan)], ids=["both", "outer", "inner"]
@@ -219,6 +231,7 @@ def test_a_scan_inside_a_step(pair, checkpoint, reverse):
     assert_agree(result(*pair, **options), result(unroll, unroll))
 
 
+@pytest.mark.double_every(3)
 @pytest.mark.parametrize("wanted", [True, False], ids=["weight", "constant"])
 @pytest.mark.parametrize("shape", [(), (4,), (3, 4), (2, 1, 4), (2, 3, 4)], ids=str)
 @pytest.mark.parametrize("dtype", TOLERANCES)
@@ -256,6 +269,7 @@ def test_one_cell_twice_in_one_graph():
     assert_agree(*(derivatives(result, *leaves) for result in results))
 
 
+@pytest.mark.double_every(3)
 @all_cases
 def test_backward_twice(case):
     leaves = case.leaves()
@@ -311,6 +325,7 @@ def test_a_step_sees_what_its_weights_are_now():
 # Dropout.
 
 
+@pytest.mark.double_every(5)
 @both_ways
 @pytest.mark.parametrize("on", ["h", "x", "xh"])
 @pytest.mark.parametrize("checkpoint", [None, 1, 2, "sqrt"])
@@ -337,6 +352,7 @@ def test_dropout_draws_the_bits_of_unroll(on, checkpoint, reverse, dtype):
 # The gradients derived by hand.
 
 
+@pytest.mark.double_every(3)
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize(
     ("name", "options"),
