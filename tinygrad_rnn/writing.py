@@ -72,16 +72,21 @@ class Writable(Operators):
 
     def _checked(self, name: str, operand: Any) -> Any:
         """An operand of a write as an array of this device, or as a number."""
+        if type(operand) is float or type(operand) is int:
+            return operand
         value = operand.array if isinstance(operand, Operators) else literal(operand)  # type: ignore[attr-defined]
+        if type(value) is type(self.array) is np.ndarray:
+            return value
         if backend.is_array(value) and backend.device_of(value) is not self.device:
             require_one_device(name, (self, value), ("the tensor", "what is written"))
         return value
 
     def _refuse_if_expanded(self, name: str) -> None:
         """Raise RuntimeError if elements share a place in memory. CuPy would write them all."""
-        array = self.array
-        steps = zip(array.strides, array.shape, strict=True)
-        if 0 in array.strides and array.size and any(not step and size > 1 for step, size in steps):
+        array, strides = self.array, self.array.strides
+        if 0 not in strides or not array.size:
+            return
+        if any(not step and size > 1 for step, size in zip(strides, array.shape, strict=True)):
             raise RuntimeError(
                 f"{name}: elements of {describe(array)} share a place in memory, as expand makes "
                 "them; write into a clone()"
@@ -144,7 +149,9 @@ class Writable(Operators):
     def fill_(self, value: Any) -> Self:
         """Every value becomes `value`, a number or a tensor without axes."""
         one = self._checked("fill_", value)
-        return self.in_place("fill_", lambda xp, x: xp.copyto(x, one, casting="unsafe"), value)
+        if backend.is_array(one):  # stays where it is: a GPU need not be waited for
+            return self.in_place("fill_", lambda xp, x: xp.copyto(x, one, casting="unsafe"), value)
+        return self.in_place("fill_", lambda xp, x: x.fill(one), value)
 
     def zero_(self) -> Self:
         """Every value becomes 0."""
