@@ -257,9 +257,8 @@ def compare(
     best = "loop" if case.cell in CUSTOM else "cuDNN"
     wanted = taken(theirs, step_of(best, theirs, problem.in_float32(), training)())
 
-    found: dict[str, Any] = {
-        name: {} for name in ("seconds", "calls", "bytes", "error", "failed", "executor")
-    }
+    names = ("seconds", "calls", "bytes", "error", "failed")
+    found: dict[str, Any] = {**{name: {} for name in names}, "executor": ""}
     steps: dict[str, tuple[Step, Side]] = {}
     for way in reversed(case.ways):  # scan last: a kernel that fails may spoil what comes after
         side = ours if way == "scan" else theirs

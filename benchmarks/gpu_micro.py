@@ -15,8 +15,8 @@ from typing import Any
 
 from gpu_sides import Side
 
-#: A header and rows, all of text.
-Table = dict[str, list[Any]]
+#: What the figures are, a header, and rows.
+Table = dict[str, Any]
 
 Step = Callable[[], Any]
 
@@ -56,7 +56,11 @@ def operations(ours: Side, theirs: Side, calls: int = CALLS) -> Table:
         [f"{library}{and_back} µs" for library in ("ours", "PyTorch")]
         for and_back in ("", ", and backward")
     )
-    return {"header": ["operation", *forwards, *backwards], "rows": rows}
+    about = (
+        f"In float32, called from Python one by one: the time of a call among {calls} in a row, "
+        f"none of which waits for the GPU; medians over {ROUNDS} rounds that take turns."
+    )
+    return {"about": about, "header": ["operation", *forwards, *backwards], "rows": rows}
 
 
 def forward(side: Side, operation: Callable[..., Any], drawn: list[Any]) -> Step:
@@ -104,7 +108,7 @@ def microseconds(seconds: float) -> str:
 
 
 def launches(cupy: Any, torch: Any, ours: Side, theirs: Side) -> Table:
-    """What it takes to ask for a kernel from Python, and for the GPU to run many in a row."""
+    """What it takes to ask for a kernel from Python, and what a call takes among many."""
     a, b, out = (cupy.ones(shape, cupy.float32) for shape in ((64, 512), (512, 512), (64, 512)))
     ta, tb, tout = (torch.from_dlpack(array) for array in (a, b, out))
     kernel, size = add_one(cupy), cupy.int32(out.size)
@@ -119,7 +123,12 @@ def launches(cupy: Any, torch: Any, ours: Side, theirs: Side) -> Table:
         [name, microseconds(until_it_returns(side, call)), microseconds(median_call(side, call))]
         for name, (side, call) in calls.items()
     ]
-    return {"header": ["(64, 512), float32", "until it returns µs", "one of many µs"], "rows": rows}
+    about = (
+        f"How long Python is busy with a call, and how long one takes among {CALLS} in a row, with "
+        "a and out (64, 512) and b (512, 512)."
+    )
+    header = ["float32", "until it returns µs", "one of many µs"]
+    return {"about": about, "header": header, "rows": rows}
 
 
 def until_it_returns(side: Side, call: Step) -> float:
@@ -162,8 +171,9 @@ def graph_nodes(cupy: Any, ours: Side) -> Table:
             graph = stream.end_capture()
             times = [median_call(ours, run, 5) / CHAIN for run in (chain, graph.launch)]
             rows.append([str(blocks), *map(microseconds, times)])
+    about = f"{CHAIN} tiny kernels, each waiting for the one before."
     header = ["blocks of 256 threads", "µs per launched kernel", "µs per node of a graph"]
-    return {"header": header, "rows": rows}
+    return {"about": about, "header": header, "rows": rows}
 
 
 def recurrence_steps(cupy: Any, torch: Any, ours: Side, theirs: Side) -> Table:
@@ -198,8 +208,13 @@ def recurrence_steps(cupy: Any, torch: Any, ours: Side, theirs: Side) -> Table:
             by_cupy = "" if tf32 else microseconds(median_call(ours, launched))
             precision = "TF32" if tf32 else "float32"
             rows.append([f"{B}, {H}", precision, *map(microseconds, times), by_cupy])
+    about = (
+        "z = x + h W, with W (H, 4H), then h = tanh of a part of z: this step, and its product "
+        f"alone, in a CUDA graph of {STEPS} that PyTorch captured; and the step as CuPy runs it "
+        "when Python asks for product, sum and tanh."
+    )
     header = ["B, H", "precision", "step in a graph µs", "product in a graph µs", "by CuPy µs"]
-    return {"header": header, "rows": rows}
+    return {"about": about, "header": header, "rows": rows}
 
 
 def in_a_graph(torch: Any, theirs: Side, step: Step) -> float:

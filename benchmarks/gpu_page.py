@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from gpu_cases import CUSTOM, WAYS, Case
-from gpu_floor import PEAKS, floor
+from gpu_cases import CUSTOM, PRECISIONS, WAYS, Case
+from gpu_floor import BLOCKS, PEAKS, floor
 from gpu_results import Results
 from harness import table
 
@@ -31,7 +31,7 @@ def page(results: Results, cases: Sequence[Case]) -> str:
 
 
 def _parts(results: Results, cases: Sequence[Case]) -> Iterator[str]:
-    measured = [case for case in cases if case.name in results.cases]
+    measured = sorted((case for case in cases if case.name in results.cases), key=_order)
     if not measured and not results.tables:
         yield UNMEASURED
         return
@@ -59,7 +59,13 @@ def _parts(results: Results, cases: Sequence[Case]) -> Iterator[str]:
         yield "\n".join(f"- {name}" for name in missing)
     for title, found in results.tables.items():
         yield f"## {title}"
+        yield found["about"]
         yield table(found["header"], found["rows"])
+
+
+def _order(case: Case) -> tuple[int, int, int, int]:
+    """Where a case stands in a table: by cell, precision and size."""
+    return [*BLOCKS].index(case.cell), [*PRECISIONS].index(case.precision), case.H, case.B
 
 
 def times(results: Results, cases: Sequence[Case], phase: str) -> str:
@@ -81,7 +87,7 @@ def times(results: Results, cases: Sequence[Case], phase: str) -> str:
                 _ratio(seconds["scan"] / least) if least and "scan" in seconds else "",
                 *map(_ratio, (to_cudnn, over_loop)),
                 "" if met is None else ("met" if met else "missed"),
-                found["executor"] or "",
+                found["executor"],
             ]
         )
     return table(header, rows)

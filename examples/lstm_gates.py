@@ -20,7 +20,7 @@ from experiment import panels, program, progress
 import tinygrad_rnn as torch
 import tinygrad_rnn.nn as nn
 import tinygrad_rnn.nn.functional as F
-from tinygrad_rnn.char_lm import Vocabulary, python_text, read_text
+from tinygrad_rnn.char_lm import TextError, Vocabulary, python_text, read_text
 from tinygrad_rnn.optim import Adam
 from tinygrad_rnn.utils.data import BPTTBatcher
 
@@ -239,6 +239,8 @@ def draw_influences(found: dict[str, dict[str, np.ndarray]]) -> Any:
 def main(text: Path | None, units: int, updates: int) -> Callable[[], Any]:
     """Train, take a step apart, force gates."""
     content = python_text(600_000) if text is None else read_text(text)
+    if len(content) < 2 * HELD_OUT:
+        raise TextError(f"{text} has {len(content)} characters; at least {2 * HELD_OUT} are needed")
     model, losses = train(content[:-HELD_OUT], units, updates)
     unseen = content[-HELD_OUT:]
     print(f"loss {np.mean(losses[-20:]):.3f} nats per character")

@@ -64,7 +64,7 @@ def some_files(tmp_path, monkeypatch):
     """A folder to run in, with the texts, pairs and music that RUNS names."""
     monkeypatch.chdir(tmp_path)
     line = "여기 있는 {} 글에서 a line has letters.\n"
-    texts = {"short": 6, "text": 100, "long": 900}
+    texts = {"short": 6, "text": 100, "long": 1200}
     for name, lines in texts.items():
         Path(f"{name}.txt").write_text("".join(map(line.format, range(lines))), "utf-8")
     pairs = [f"go {number}\tva {number:x}\n" for number in range(20)]
@@ -127,6 +127,13 @@ def test_the_option_is_stronger_than_the_environment(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TINYGRAD_RNN_DEVICE", "cuda")
     assert run(monkeypatch, "hello", "--updates", "2", "--device", "cpu") == 0
+
+
+@pytest.mark.usefixtures("some_files")
+@pytest.mark.parametrize("name", ["language_models", "lstm_gates", "scheduled_sampling"])
+def test_a_text_that_is_too_short_is_an_error_of_one_line(name, monkeypatch, capsys):
+    assert run(monkeypatch, name, "--text", "short.txt", "--device", "cpu") == 2
+    assert re.fullmatch(rf"{name}.py: .*\d+ characters.*\n", capsys.readouterr().err)
 
 
 def test_the_custom_cell_learns_to_add(monkeypatch, capsys):

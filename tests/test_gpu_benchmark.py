@@ -32,7 +32,7 @@ def made_up(scan=None, cudnn=None, loop=None, failed=()):
         "bytes": {way: 3 << 20 for way in seconds},
         "error": {way: 2e-6 for way in seconds},
         "failed": dict(failed),
-        "executor": "interpret" if "scan" in seconds else {},
+        "executor": "interpret" if "scan" in seconds else "",
     }
 
 
@@ -128,6 +128,15 @@ def test_a_row_shows_times_floor_ratios_and_target():
     assert row(memory, "LSTM", "64", "512", "TF32")[4:] == ["3", "3", "3"]
 
 
+def test_rows_stand_by_cell_precision_and_size():
+    cases = gpu.all_cases([(64, 512), (16, 128)])
+    page = gpu_page.page(results_of(dict.fromkeys(cases, made_up(1e-3, 1e-3, 1e-3))), cases)
+    rows = [line.strip("|").split("|")[:4] for line in page.splitlines() if "| met " in line]
+    found = [" ".join(cell.strip() for cell in row) for row in rows if row[0].strip() == "LSTM"]
+    one_table = ["LSTM 16 128 float32", "LSTM 64 512 float32", "LSTM 16 128 TF32"]
+    assert found[:3] == one_table
+
+
 def test_what_has_no_time_says_so_and_why():
     half = Case("GRU", 64, 512, "bfloat16")
     wrong = Case("MGU", 64, 512, "float16")
@@ -217,7 +226,7 @@ def test_a_part_that_fails_does_not_end_the_run(capsys):
     def fails():
         raise RuntimeError("cudaErrorStreamCaptureUnsupported")
 
-    parts = {"One": fails, "Two": lambda: {"header": ["a"], "rows": [["1"]]}}
+    parts = {"One": fails, "Two": lambda: {"about": "", "header": ["a"], "rows": [["1"]]}}
     gpu.measure_parts(results, parts, lambda: None)
     assert list(results.tables) == ["Two"]
     assert "One: RuntimeError: cudaErrorStreamCaptureUnsupported" in capsys.readouterr().out
