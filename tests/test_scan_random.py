@@ -25,6 +25,9 @@ from tinygrad_rnn.scan.pullback import pull_back
 from tinygrad_rnn.scan.replay import Frame, Plan
 from tinygrad_rnn.scan.scan import trace_step
 
+#: What is about the plan of NumPy, or about programs alone, is on the host.
+on_every_device = pytest.mark.usefixtures("device")
+
 WIDEST = 4
 TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "int64": 0, "bool": 0}
 
@@ -164,6 +167,7 @@ def assert_scan_is_unroll(step, tolerance=None, **options):
         assert_agree(actual, derivatives(outputs, *leaves), tolerance)
 
 
+@on_every_device
 @settings(max_examples=60)
 @given(step=steps(), checkpoint=st.sampled_from([None, None, 2]))
 def test_scan_is_unroll(step, checkpoint):
@@ -241,6 +245,8 @@ def test_gathered_factors_change_nothing(step, given_):
     assert_same(*results)
 
 
+@on_every_device
+@pytest.mark.double_every(2)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_each_operation_alone(name):
     """A failure here names what one above may be about: on states, on inputs, on both."""
