@@ -76,6 +76,20 @@ def test_what_computes_something_else_gets_no_time(sides):
     assert set(found["training"]["seconds"]) == {"cuDNN", "loop"}
 
 
+def test_what_goes_wrong_only_after_a_while_gets_no_time(sides):
+    ours, theirs = sides
+    taken, results = ours.taken, []
+
+    def taken_wrongly(tensor):
+        results.append(tensor)
+        return taken(tensor) + (len(results) > 1)  # after the times were taken
+
+    wrong = dataclasses.replace(ours, taken=taken_wrongly)
+    found = measure(Case("RNN", 2, 5, "float32", T=4), wrong, theirs, seconds=0.003)
+    assert found["forward"]["failed"].keys() == {"scan"}
+    assert found["forward"]["seconds"].keys() == {"cuDNN", "loop"}
+
+
 def test_what_cannot_be_computed_says_why(sides):
     ours, theirs = sides
 
