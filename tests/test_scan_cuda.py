@@ -13,6 +13,7 @@ from test_scan_random import pulled, some, steps
 
 import tinygrad_rnn as torch
 from tinygrad_rnn import backend
+from tinygrad_rnn.program import Program, Trace
 from tinygrad_rnn.scan import cuda, explain, scan, unroll
 from tinygrad_rnn.scan.cuda import cublas
 from tinygrad_rnn.scan.cuda import frame as frames
@@ -153,6 +154,58 @@ def test_the_recurrent_product_is_added_to_the_product_with_the_input():
         assert product.primitive.name == "add_product"
         assert plan.place(product.inputs[0]) == plan.place(product.outputs[0])
         assert [x.primitive.name for x in plan.parts.before] == ["matmul"]
+
+
+def test_a_product_that_is_the_same_at_every_step_is_not_added_to():
+    trace = Trace()
+    h, W, A, B = (trace.input(np.zeros(n)) for n in [(3, 4), (4, 4), (3, 2), (2, 4)])
+    y = (h @ W + A @ B).tanh()
+    check(Program(trace.equations, [h], [], [W, A, B], [y], [y]), 5)
+
+
+def whole_and_parts(W, A, B):
+    """A product of which the parts are used, and the whole is an output."""
+
+    def step(x, h):
+        z = x @ A @ B  # (B, H)
+        a, b = z.chunk(2, -1)
+        h = torch.cat([(a + h @ W[:, :2]).tanh(), b * h[:, 2:]], -1)
+        return z, h
+
+    return step
+
+
+def equal_carries(W, A, B):
+    """Two states that are one value."""
+
+    def step(x, state):
+        h, c = state
+        h = (h @ W + c * x).tanh()
+        return c, (h, h)
+
+    return step
+
+
+@pytest.mark.parametrize("cell", [whole_and_parts, equal_carries])
+def test_what_may_not_be_written_over(cell):
+    rng = np.random.default_rng(2)
+    draws = [(5, 3, 4), (3, 4), (3, 4), (4, 4), (3, 2), (2, 4)]
+    if cell is whole_and_parts:
+        draws[4:] = (4, 3), (3, 4)
+    x, h, c, *weights = (torch.tensor(rng.standard_normal(n), requires_grad=True) for n in draws)
+    h0 = (h, c) if cell is equal_carries else h
+    sources = [*weights, x, h]
+    results = []
+    for recurrence in (unroll, scan, scan, scan):
+        ys, last = recurrence(cell(*weights), x, h0)
+        last = last if isinstance(last, tuple) else (last,)
+        loss = (ys * ys).sum() + sum((part * part * part).sum() for part in last)
+        results.append(
+            host([ys, *last, *torch.autograd.grad(loss, sources, materialize_grads=True)])
+        )
+    for found in results[1:]:
+        for a, b in zip(results[0], found, strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-12)
 
 
 def wide_rows(W, V):

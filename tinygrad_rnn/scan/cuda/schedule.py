@@ -190,7 +190,7 @@ class _Schedule:
         (y,) = equation.outputs
         users = self.users.get(y, [])
         readers = [self.levels[user] for user in users if self.spaces.fuse(equation, user)]
-        if y in self.kept or not readers or any(is_view(user) for user in users):
+        if not readers:
             return self.levels[equation]
         latest = min(
             self.levels[user] - (is_kernel(user) and not self.spaces.fuse(equation, user))
