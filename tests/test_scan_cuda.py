@@ -104,6 +104,15 @@ def test_a_pulled_back_step(case, dtype):
         check(again, 3)
 
 
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "LSTM layer norm", "attention"])
+def test_half_precision(name):
+    """Sums are added up in float32, and each value is rounded as if it had been in memory."""
+    (case,) = (case for case in CASES if case.name == name)
+    program = program_of(case, "float16")
+    check(program, 5)
+    check(pulled_back(program), 5)
+
+
 @settings(max_examples=60)
 @given(step=steps())
 def test_random_steps(step):
