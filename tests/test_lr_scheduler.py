@@ -23,6 +23,8 @@ from tinygrad_rnn.optim.lr_scheduler import (
 )
 from tinygrad_rnn.tensor import Tensor
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def make(kind=SGD, lrs=(0.5,), **options):
     params = [Tensor(np.ones(2), requires_grad=True) for _ in lrs]

@@ -25,6 +25,8 @@ from tinygrad_rnn.nn.utils.rnn import (
 )
 from tinygrad_rnn.scan import scan, trees, unroll
 
+pytestmark = pytest.mark.usefixtures("device")
+
 LAYERS = [
     ("RNN", {}),
     ("RNN", {"nonlinearity": "relu"}),
@@ -104,15 +106,18 @@ def test_a_permutation_and_back():
     assert invert_permutation(None) is None
 
 
-def test_a_packed_sequence_in_another_dtype():
+def test_a_packed_sequence_in_another_dtype(device):
     packed = pack_sequence([torch.ones(2), torch.ones(3)], enforce_sorted=False)
     double = packed.double()
     assert type(double) is PackedSequence
     assert double.data.dtype == torch.float64
     assert double.batch_sizes is packed.batch_sizes
     assert double.unsorted_indices is packed.unsorted_indices
-    assert packed.float() is packed.cpu() is packed
-    assert not packed.is_cuda
+    assert packed.float() is packed.to(device) is packed
+    assert packed.is_cuda == (device == "cuda")
+    host = packed.cpu()
+    assert [x.device for x in host if x is not None] == ["cpu"] * 4
+    assert (packed.data == 1).all()
 
 
 def test_a_packed_sequence_by_hand():

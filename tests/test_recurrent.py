@@ -15,6 +15,8 @@ from tinygrad_rnn.autograd import gradcheck, gradgradcheck
 from tinygrad_rnn.nn.recurrent import equations
 from tinygrad_rnn.scan import unroll
 
+pytestmark = pytest.mark.usefixtures("device")
+
 LAYERS = [
     ("RNN", {}),
     ("RNN", {"nonlinearity": "relu"}),
@@ -155,11 +157,11 @@ def test_the_final_state_continues_the_sequence(name, options):
 
 
 def test_the_cell_of_a_layer_can_be_unrolled_by_hand():
-    layer = nn.GRU(3, 4, num_layers=2)
-    xs, state = drawn(5, 2, 3, dtype="float32"), torch.zeros(2, 2, 4)
+    layer = nn.GRU(3, 4, num_layers=2, dtype=torch.float64)
+    xs, state = drawn(5, 2, 3), torch.zeros(2, 2, 4, dtype=torch.float64)
     below, _ = unroll(layer.cell(0), xs, state[0])
     ys, _ = unroll(layer.cell(1), below, state[1])
-    np.testing.assert_array_equal(ys.detach().numpy(), layer(xs)[0].detach().numpy())
+    np.testing.assert_allclose(ys.detach().numpy(), layer(xs)[0].detach().numpy(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
