@@ -31,7 +31,7 @@ def test_cuda_means_the_gpu_that_computes():
         assert cuda.current_device() == 1
     assert cuda.current_device() == 0
     cuda.set_device(torch.device("cuda:1"))
-    assert torch.zeros(2, device="cuda").device == "cuda:1"
+    assert torch.zeros(2, device="cuda").device == torch.zeros(2).device == "cuda:1"
 
 
 def test_the_gpu_is_chosen_again_after_an_error():
@@ -67,6 +67,14 @@ def test_an_idle_gpu_does_not_compute():
             compute(x)
     with cuda.device(1):
         assert x.tanh().device == "cuda:1"
+
+
+def test_a_result_that_another_gpu_got_is_an_error(monkeypatch):
+    """CuPy may compute with an idle GPU's array where the two can read each other's memory."""
+    x = torch.ones(3, device="cuda:1")
+    monkeypatch.setattr(strict_double, "tanh", lambda _x: strict_double.zeros(3))
+    with pytest.raises(RuntimeError, match="on cuda:1, but cuda:0 is the GPU that computes"):
+        x.tanh()
 
 
 def test_two_gpus_do_not_mix():
