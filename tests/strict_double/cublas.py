@@ -1,4 +1,4 @@
-"""cuBLAS of the test double: the five functions that scan/cuda/cublas.py calls, by NumPy.
+"""cuBLAS of the test double: the functions that scan/cuda/cublas.py calls, by NumPy.
 
 They get what cuBLAS would get: addresses, sizes, distances between columns, numbers of types. What
 cuBLAS would refuse is a status other than 0.
@@ -60,17 +60,48 @@ class Library:
         compute,
         algorithm,
     ):
+        one = ctypes.c_longlong(0)
+        return self.cublasGemmStridedBatchedEx(
+            *(handle, left_form, right_form, m, n, k, alpha),
+            *(left, left_type, left_distance, one),
+            *(right, right_type, right_distance, one),
+            *(beta, out, out_type, out_distance, one),
+            *(ctypes.c_int(1), compute, algorithm),
+        )
+
+    def cublasGemmStridedBatchedEx(
+        self,
+        handle,
+        left_form,
+        right_form,
+        m,
+        n,
+        k,
+        alpha,
+        left,
+        left_type,
+        left_distance,
+        left_apart,
+        right,
+        right_type,
+        right_distance,
+        right_apart,
+        beta,
+        out,
+        out_type,
+        out_distance,
+        out_apart,
+        count,
+        compute,
+        algorithm,
+    ):
         m, n, k = m.value, n.value, k.value
         if self.stream != cuda.get_current_stream().ptr:
             return INVALID_VALUE  # cuBLAS would compute on another stream than everybody else
         if self.workspace is None:
             return NOT_SUPPORTED  # it would allocate, which a graph must not
         kind = left_type.value
-        if (
-            kind != right_type.value
-            or kind != out_type.value
-            or compute.value not in _COMPUTE[kind]
-        ):
+        if {right_type.value, out_type.value} != {kind} or compute.value not in _COMPUTE[kind]:
             return NOT_SUPPORTED
         sizes = ((m, k), (k, n))
         forms = left_form.value, right_form.value
@@ -81,17 +112,28 @@ class Library:
                 return INVALID_VALUE
         if out_distance.value < max(1, m):
             return INVALID_VALUE
+        if count.value > 1 and abs(out_apart.value) < (n - 1) * out_distance.value + m:
+            return INVALID_VALUE  # the results overlap
         dtype = np.dtype(_DTYPES[kind])
-        a = _matrix(left.value, *sizes[0], forms[0], left_distance.value, dtype)
-        b = _matrix(right.value, *sizes[1], forms[1], right_distance.value, dtype)
-        c = _matrix(out.value, m, n, 0, out_distance.value, dtype)
         factor, keep = alpha._obj.value, beta._obj.value
         self.products[compute.value] = self.products.get(compute.value, 0) + 1
-        cuda.launch(_multiply, a, b, c, factor, keep)
+        for number in range(count.value):
+            places = (
+                (left, left_apart, *sizes[0], forms[0], left_distance),
+                (right, right_apart, *sizes[1], forms[1], right_distance),
+                (out, out_apart, m, n, 0, out_distance),
+            )
+            a, b, c = (
+                _matrix(
+                    start.value + number * apart.value * dtype.itemsize,
+                    *(rows, columns, form, distance.value, dtype),
+                )
+                for start, apart, rows, columns, form, distance in places
+            )
+            cuda.launch(_multiply, a, b, c, factor, keep)
         return SUCCESS
 
 
-@np.errstate(all="ignore")  # a GPU warns of nothing
 def _multiply(a, b, c, factor, keep):
     wide = np.float32 if c.dtype == np.float16 else c.dtype
     product = factor * (a.astype(wide) @ b.astype(wide))

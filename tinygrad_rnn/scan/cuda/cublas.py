@@ -29,27 +29,46 @@ _DEFAULT_ALGORITHM = -1
 
 
 class Matrix(NamedTuple):
-    """A matrix in memory: its sizes, whether it lies by columns, and how far apart its lines are.
+    """A matrix in memory, or several of one form, one behind the other.
 
-    distance: in elements.
+    by_columns: whether it lies by columns. distance: between its rows (or columns), in elements.
+    count: how many there are; `apart`: how far from each other, 0 where all are the same.
     """
 
     rows: int
     columns: int
     by_columns: bool
     distance: int
+    count: int = 1
+    apart: int = 0
 
 
 def matrix_of(array: Any) -> Matrix | None:
-    """How cuBLAS sees an array of two axes; None if it cannot."""
-    (rows, columns), (down, right), size = array.shape, array.strides, array.itemsize
-    if (right == size or columns == 1) and (down % size == 0 and down >= columns * size):
-        return Matrix(rows, columns, False, down // size)
-    if rows == 1 and right == size:
-        return Matrix(rows, columns, False, columns)
-    if (down == size or rows == 1) and (right % size == 0 and right >= rows * size):
-        return Matrix(rows, columns, True, right // size)
-    return None
+    """How cuBLAS sees an array: of one axis, a row; of two, a matrix; of three, several.
+
+    None if it cannot.
+    """
+    if array.ndim == 1:
+        return matrix_of(array[None])
+    if array.ndim > 3:
+        return None
+    size = array.itemsize
+    (rows, columns), (down, right) = array.shape[-2:], array.strides[-2:]
+    if (right == size or columns == 1) and (rows == 1 or _fits(down, columns, size)):
+        found = Matrix(rows, columns, False, max(down // size, columns) if rows > 1 else columns)
+    elif (down == size or rows == 1) and (columns == 1 or _fits(right, rows, size)):
+        found = Matrix(rows, columns, True, right // size if columns > 1 else rows)
+    else:
+        return None
+    if array.ndim == 2:
+        return found
+    count = array.shape[0]
+    return found._replace(count=count, apart=array.strides[0] // size if count > 1 else 0)
+
+
+def _fits(stride: int, length: int, size: int) -> bool:
+    """Whether lines of a length can lie a stride apart."""
+    return stride % size == 0 and stride >= length * size
 
 
 class Blas:
@@ -86,15 +105,18 @@ class Blas:
             *(ctypes.c_int(x) for x in (left, right, out.columns, out.rows, a.columns)),
             ctypes.byref(one),
         )
+        a_form: tuple[Any, ...] = (kind, ctypes.c_int(a.distance))
+        b_form: tuple[Any, ...] = (kind, ctypes.c_int(b.distance))
+        out_form: tuple[Any, ...] = (kind, ctypes.c_int(out.distance))
+        tail: tuple[Any, ...] = (ctypes.c_int(compute), ctypes.c_int(_DEFAULT_ALGORITHM))
         function, handle = self._library.cublasGemmEx, self._handle
-        b_form = kind, ctypes.c_int(b.distance)
-        a_form = kind, ctypes.c_int(a.distance)
-        tail = (
-            kind,
-            ctypes.c_int(out.distance),
-            ctypes.c_int(compute),
-            ctypes.c_int(_DEFAULT_ALGORITHM),
-        )
+        if out.count > 1:
+            function = self._library.cublasGemmStridedBatchedEx
+            a_form, b_form, out_form = (
+                (*form, ctypes.c_longlong(x.apart))
+                for form, x in ((a_form, a), (b_form, b), (out_form, out))
+            )
+            tail = ctypes.c_int(out.count), *tail
 
         def launch(a_at: int, b_at: int, out_at: int) -> None:
             status = function(
@@ -106,9 +128,10 @@ class Blas:
                 *a_form,
                 ctypes.byref(beta),
                 ctypes.c_void_p(out_at),
+                *out_form,
                 *tail,
             )
-            _check("cublasGemmEx", status)
+            _check("cublasGemm", status)
 
         return launch
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from tinygrad_rnn.backend import namespace
 from tinygrad_rnn.program import Equation, Var
-from tinygrad_rnn.scan.cuda.cublas import Blas, Matrix, matrix_of
+from tinygrad_rnn.scan.cuda.cublas import Blas, matrix_of
 from tinygrad_rnn.scan.cuda.rewriting import add_product
 from tinygrad_rnn.scan.cuda.rows import row_source, threads_for
 from tinygrad_rnn.scan.cuda.schedule import Call, Gemm, Instruction, Kernel, View
@@ -96,24 +96,20 @@ def _compiled(xp: Any, text: str) -> Any:
 def _bind_product(equation: Equation, array: Callable[[Var], Any], products: Blas | None) -> Launch:
     a, b, out = *equation.inputs[-2:], equation.outputs[0]
     arrays = [array(x) for x in (a, b, out)]
-    matrices = [_matrix(x) for x in arrays]
-    if products is None or any(x is None for x in matrices) or matrices[2].by_columns:  # type: ignore[union-attr]
+    seen = arrays if arrays[1].ndim == 3 else [_as_rows(x) for x in arrays]
+    left, right, result = (None if x is None else matrix_of(x) for x in seen)
+    if products is None or left is None or right is None or result is None or result.by_columns:
         raise CannotLaunch(equation.primitive.name)
-    left, right, result = (x for x in matrices if x is not None)
     adding = equation.primitive is add_product
     function = products.product(left, right, result, out.dtype, adding)
     return Launch(function, [x.data.ptr for x in arrays], [a, b, out])
 
 
-def _matrix(array: Any) -> Matrix | None:
-    """An array as one matrix: a vector is a row, leading axes are rows."""
-    if array.ndim == 2:
-        return matrix_of(array)
-    if array.ndim == 1:
-        return matrix_of(array[None])
-    if not array.flags.c_contiguous:
-        return None
-    return matrix_of(array.reshape(-1, array.shape[-1]))
+def _as_rows(array: Any) -> Any:
+    """An array as one matrix of all its rows; None if it does not lie so."""
+    if array.ndim < 3:
+        return array
+    return array.reshape(-1, array.shape[-1]) if array.flags.c_contiguous else None
 
 
 def call(equation: Equation, operands: Sequence[Any], outs: Sequence[Any]) -> None:

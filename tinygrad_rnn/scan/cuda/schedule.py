@@ -86,12 +86,14 @@ def is_join(equation: Equation) -> bool:
 
 
 def is_gemm(equation: Equation) -> bool:
-    """Whether an equation is one product of matrices."""
+    """Whether an equation is a product of matrices, or several of one form, for cuBLAS."""
     if equation.primitive is add_product:
         return True
+    if equation.primitive is not matmul:
+        return False
+    left, right = (len(x.shape) for x in equation.inputs)
     return (
-        equation.primitive is matmul
-        and len(equation.inputs[1].shape) == 2
+        (right == 2 or (right == 3 and left in (2, 3)))
         and equation.outputs[0].dtype.kind == "f"
         and all(x.dtype == equation.outputs[0].dtype for x in equation.inputs)
         and all(math.prod(x.shape) for x in equation.inputs)
