@@ -35,7 +35,7 @@ OPERATIONS: dict[str, tuple[list[tuple[int, ...]], Callable[..., Any]]] = {
 }
 
 
-def operations(ours: Side, theirs: Side, calls: int = CALLS) -> Table:
+def operations(ours: Side, theirs: Side) -> Table:
     """Each operation in float32, forward alone, and forward and backward."""
     torch = theirs.library
     generator = torch.Generator(theirs.device).manual_seed(0)
@@ -49,7 +49,7 @@ def operations(ours: Side, theirs: Side, calls: int = CALLS) -> Table:
             for way in (forward, with_backward)
             for side in (ours, theirs)
         ]
-        seen = [[a_call(side, step, calls) for side, step in columns] for _ in range(ROUNDS)]
+        seen = [[a_call(side, step, CALLS) for side, step in columns] for _ in range(ROUNDS)]
         medians = map(statistics.median, zip(*seen, strict=True))
         rows.append([name, *(microseconds(median) for median in medians)])
     forwards, backwards = (
@@ -57,7 +57,7 @@ def operations(ours: Side, theirs: Side, calls: int = CALLS) -> Table:
         for and_back in ("", ", and backward")
     )
     about = (
-        f"In float32, called from Python one by one: the time of a call among {calls} in a row, "
+        f"In float32, called from Python one by one: the time of a call among {CALLS} in a row, "
         f"none of which waits for the GPU; medians over {ROUNDS} rounds that take turns."
     )
     return {"about": about, "header": ["operation", *forwards, *backwards], "rows": rows}
@@ -82,7 +82,7 @@ def with_backward(side: Side, operation: Callable[..., Any], drawn: list[Any]) -
     return step
 
 
-def a_call(side: Side, step: Step, calls: int = CALLS) -> float:
+def a_call(side: Side, step: Step, calls: int) -> float:
     """Seconds of one call among many in a row, none of which waits for the GPU."""
     step()
     side.meter.wait()
@@ -94,7 +94,7 @@ def a_call(side: Side, step: Step, calls: int = CALLS) -> float:
     return side.meter.seconds(start, end) / calls
 
 
-def median_call(side: Side, step: Step, calls: int = CALLS) -> float:
+def median_call(side: Side, step: Step, calls: int) -> float:
     """The median of some rounds of `a_call`."""
     return statistics.median(a_call(side, step, calls) for _ in range(ROUNDS))
 
@@ -120,7 +120,11 @@ def launches(cupy: Any, torch: Any, ours: Side, theirs: Side) -> Table:
         "torch.mm(a, b, out=out)": (theirs, lambda: torch.mm(ta, tb, out=tout)),
     }
     rows = [
-        [name, microseconds(until_it_returns(side, call)), microseconds(median_call(side, call))]
+        [
+            name,
+            microseconds(until_it_returns(side, call)),
+            microseconds(median_call(side, call, CALLS)),
+        ]
         for name, (side, call) in calls.items()
     ]
     about = (
@@ -205,7 +209,7 @@ def recurrence_steps(cupy: Any, torch: Any, ours: Side, theirs: Side) -> Table:
         for tf32 in (False, True):
             theirs.set_tf32(tf32)
             times = [in_a_graph(torch, theirs, run) for run in (step, product)]
-            by_cupy = "" if tf32 else microseconds(median_call(ours, launched))
+            by_cupy = "" if tf32 else microseconds(median_call(ours, launched, CALLS))
             precision = "TF32" if tf32 else "float32"
             rows.append([f"{B}, {H}", precision, *map(microseconds, times), by_cupy])
     about = (

@@ -109,7 +109,7 @@ class OnTorch:
     """PyTorch's events in its current stream, and its caching allocator."""
 
     def __init__(self, torch: Any) -> None:
-        self.torch, self.cuda = torch, torch.cuda
+        self.cuda = torch.cuda
 
     def mark(self) -> Any:
         event = self.cuda.Event(enable_timing=True)

@@ -5,14 +5,13 @@ host wherever there is no GPU. Times mean nothing then, but every case is built,
 """
 
 import dataclasses
+import json
 
 import gpu
 import gpu_micro
 import gpu_sides
 import pytest
 from gpu_cases import Case, measure
-from gpu_page import page
-from gpu_results import Results
 
 import tinygrad_rnn
 from tinygrad_rnn import backend
@@ -102,24 +101,41 @@ def test_what_cannot_be_computed_says_why(sides):
     assert found["training"]["failed"] == {"scan": "MemoryError: no room for it"}
 
 
-def test_a_whole_run_fills_the_page(sides, capsys):
-    results, cases = Results({"GPU": "none", "date": "today"}), gpu.all_cases([(1, 2)], T=3)[:2]
-    gpu.measure_parts(results, {"Single operations": lambda: operations(sides)}, lambda: None)
-    gpu.measure_cases(results, cases, sides, gpu.Budget(600), 0.003, lambda: None)
-    shown = page(results, cases)
-    assert "## Single operations" in shown
-    assert "Not measured" not in shown
-    assert all(f"{k}/2 {case.name}" in capsys.readouterr().out for k, case in [(2, cases[1])])
+@pytest.fixture
+def small(monkeypatch):
+    """A benchmark of three steps of a few units."""
+    few = {name: shapes for name, shapes in gpu_micro.OPERATIONS.items() if "4096" not in name}
+    monkeypatch.setattr(gpu_micro, "OPERATIONS", few)
+    monkeypatch.setattr(gpu_micro, "CALLS", 2)
+    cases = gpu.all_cases([(1, 2)], T=3)[:3]
+    monkeypatch.setattr(gpu, "all_cases", lambda sizes: cases)
+    monkeypatch.setattr(gpu, "SECONDS", 0.003)
+    return cases
 
 
-def operations(sides):
-    """The small ones, once each."""
-    patch = pytest.MonkeyPatch()
-    small = {name: shapes for name, shapes in gpu_micro.OPERATIONS.items() if "4096" not in name}
-    patch.setattr(gpu_micro, "OPERATIONS", small)
-    found = gpu_micro.operations(*sides, calls=1)
-    patch.undo()
-    return found
+def test_a_whole_run_writes_the_page_and_a_second_one_measures_nothing(
+    small, sides, device, monkeypatch, capsys, tmp_path
+):
+    if device == "cpu":
+        pytest.skip("it asks for a GPU first")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu, "ours", lambda cupy, torch: sides[0])
+    monkeypatch.setattr(gpu, "theirs", lambda torch: sides[1])
+    monkeypatch.setattr(gpu, "machine", lambda cupy, torch: {"GPU": "none", "date": "today"})
+    page = tmp_path / "gpu.md"
+    gpu.main(["--micro", "--minutes", "1", "--write", str(page)])
+    shown = capsys.readouterr().out
+    assert all(f"{k}/3 {case.name}: forward ms" in shown for k, case in enumerate(small, 1))
+    assert "met in " in shown
+    written = page.read_text("utf-8")
+    assert "## Single operations" in written
+    assert "## Nodes of a CUDA graph" in written
+    assert "## Not measured" not in written
+    kept = json.loads(page.with_suffix(".json").read_text("utf-8"))
+    assert set(kept["cases"]) == {case.name for case in small}
+    gpu.main(["--micro", "--write", str(page)])
+    assert "forward ms" not in capsys.readouterr().out
+    assert page.read_text("utf-8") == written
 
 
 def test_the_nodes_of_a_graph_get_a_time(sides, device):
