@@ -35,6 +35,8 @@ from tinygrad_rnn.io import (
 from tinygrad_rnn.tensor import Tensor
 from tinygrad_rnn.utils.data import BPTTBatcher, DataLoader
 
+pytestmark = pytest.mark.usefixtures("device")
+
 DTYPES = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 DTYPES += ["float16", "float32", "float64"]
 
@@ -614,6 +616,15 @@ def test_checkpoint_brings_everything_back(tmp_path):
     assert_same(other_optimizer.state_dict(), optimizer.state_dict())
     assert_same(extra, {"step": 3, "state": state})
     assert ([batch.tolist() for batch in other_loader], draws()) == expected
+
+
+def test_extra_tensors_come_back_where_the_model_is(tmp_path):
+    """So a run that was saved on a GPU goes on without one."""
+    save_checkpoint(tmp_path / "run", model=weights(), extra=creation.ones(2))
+    model = weights()
+    assert load_checkpoint(tmp_path / "run", model=model).device == model.tensors["w"].device
+    model.tensors = {name: x.cpu() for name, x in model.tensors.items()}
+    assert load_checkpoint(tmp_path / "run", model=model).device == "cpu"
 
 
 def test_checkpoint_for_sampling_only(tmp_path):

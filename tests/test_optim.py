@@ -4,10 +4,14 @@ import math
 
 import numpy as np
 import pytest
+from arrays import on_device
 
 from tinygrad_rnn import optim
+from tinygrad_rnn.creation import tensor
 from tinygrad_rnn.modes import no_grad
 from tinygrad_rnn.tensor import Tensor
+
+pytestmark = pytest.mark.usefixtures("device")
 
 EVERY_OPTION = {
     "SGD": {"lr": 0.1, "momentum": 0.9, "dampening": 0.2, "weight_decay": 0.02},
@@ -22,7 +26,7 @@ EACH = pytest.mark.parametrize("name", EVERY_OPTION)
 
 
 def parameter(values, dtype=np.float64):
-    return Tensor(np.array(values, dtype=dtype), requires_grad=True)
+    return tensor(np.array(values, dtype=dtype), requires_grad=True)
 
 
 def parameters(dtype=np.float64, seed=0):
@@ -32,16 +36,16 @@ def parameters(dtype=np.float64, seed=0):
 
 def give_gradients(params, rng):
     for p in params:
-        p.grad = Tensor(np.array(rng.normal(size=p.shape), dtype=p.dtype))
+        p.grad = tensor(np.array(rng.normal(size=p.shape), dtype=p.dtype))
 
 
 def steps(optimizer, p, gradients):
     """The values of a parameter with one element after each of the given gradients."""
     values = []
     for g in gradients:
-        p.grad = Tensor(np.array([g], dtype=p.dtype))
+        p.grad = tensor(np.array([g], dtype=p.dtype))
         optimizer.step()
-        values.append(p.array[0])
+        values.append(p[0].item())
     return values
 
 
@@ -131,7 +135,7 @@ def test_asgd_averages_from_t0_on():
     asgd = optim.ASGD([w], lr=1.0, lambd=0.0, t0=1)
     assert steps(asgd, w, [1.0, 1.0, 1.0, 1.0]) == pytest.approx([-1.0, -2.0, -3.0, -4.0])
     # μ = 1 up to the third step, then 1 / (3 - t0): the mean of the last two positions
-    assert asgd.state[w]["ax"].array[0] == pytest.approx(-3.5)
+    assert asgd.state[w]["ax"].item() == pytest.approx(-3.5)
 
 
 @EACH
@@ -144,11 +148,11 @@ def test_maximize_is_descent_of_the_negated_gradient(name):
     for _ in range(3):
         give_gradients(up, rng)
         for p, q in zip(up, down, strict=True):
-            q.grad = Tensor(-p.grad.array)
+            q.grad = -p.grad
         climb.step()
         descend.step()
         for p, q in zip(up, down, strict=True):
-            np.testing.assert_array_equal(p.array, q.array)
+            np.testing.assert_array_equal(p.detach().numpy(), q.detach().numpy())
 
 
 @EACH
@@ -176,10 +180,10 @@ def test_updates_are_in_place_and_keep_the_dtype(name, dtype):
     rng = np.random.default_rng(1)
     for _ in range(2):
         give_gradients(params, rng)
-        gradients = [p.grad.array.copy() for p in params]
+        gradients = [p.grad.numpy().copy() for p in params]
         optimizer.step()
         for p, g in zip(params, gradients, strict=True):
-            np.testing.assert_array_equal(p.grad.array, g)
+            np.testing.assert_array_equal(p.grad.numpy(), g)
     for p, array in zip(params, arrays, strict=True):
         assert p.array is array
         assert p.dtype == dtype
@@ -204,7 +208,7 @@ def test_numpy_scalars_as_options_do_not_widen_float32(name):
         first.step()
         second.step()
     for p, q in zip(plain, numpy, strict=True):
-        np.testing.assert_array_equal(p.array, q.array)
+        np.testing.assert_array_equal(p.detach().numpy(), q.detach().numpy())
 
 
 @EACH
@@ -212,17 +216,17 @@ def test_a_transposed_parameter_is_updated(name):
     """Neither the parameter nor the gradient need be contiguous."""
     rng = np.random.default_rng(0)
     value, g = rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
-    transposed, plain = Tensor(value.T.copy().T, requires_grad=True), parameter(value)
-    transposed.grad, plain.grad = Tensor(g), Tensor(np.asfortranarray(g))
+    transposed, plain = Tensor(on_device(value.T.copy()).T, requires_grad=True), parameter(value)
+    transposed.grad, plain.grad = tensor(g), Tensor(on_device(np.asfortranarray(g)))
     getattr(optim, name)([transposed, plain]).step()
-    np.testing.assert_array_equal(transposed.array, plain.array)
-    assert not np.array_equal(plain.array, value)
+    np.testing.assert_array_equal(transposed.detach().numpy(), plain.detach().numpy())
+    assert not np.array_equal(plain.detach().numpy(), value)
 
 
 def test_a_value_read_before_the_step_is_stale_in_backward():
     w = parameter([1.0, 2.0])
     loss = (w * w).sum()
-    w.grad = Tensor(np.ones(2))
+    w.grad = tensor(np.ones(2))
     optim.SGD([w], lr=0.1).step()
     with pytest.raises(RuntimeError, match=r"SGD\.step\(\)"):
         loss.backward()
@@ -232,7 +236,7 @@ def test_a_value_read_before_the_step_is_stale_in_backward():
 def test_a_parameter_without_gradient_is_left_alone(name):
     used, unused = parameter([1.0, 2.0]), parameter([3.0])
     optimizer = getattr(optim, name)([used, unused], **EVERY_OPTION[name])
-    used.grad = Tensor(np.ones(2))
+    used.grad = tensor(np.ones(2))
     optimizer.step()
     assert unused.tolist() == [3.0]
     assert list(optimizer.state_dict()["state"]) == [0]
@@ -250,7 +254,7 @@ def test_bias_correction_counts_a_parameters_own_steps():
 def test_zero_grad():
     w, unused = parameter([1.0]), parameter([1.0])
     sgd = optim.SGD([w, unused], lr=0.1)
-    w.grad = given = Tensor(np.array([2.0]))
+    w.grad = given = tensor(np.array([2.0]))
     sgd.zero_grad(set_to_none=False)
     assert w.grad.tolist() == [0.0]
     assert given.tolist() == [2.0]  # it may be somebody else's
@@ -285,7 +289,7 @@ def test_groups_have_their_own_options():
     sgd = optim.SGD([{"params": [a]}, {"params": b, "lr": 0.5}], lr=0.25)
     sgd.add_param_group({"params": [c], "weight_decay": 2.0})
     for p in (a, b, c):
-        p.grad = Tensor(np.ones(1))
+        p.grad = tensor(np.ones(1))
     sgd.step()
     assert [a.item(), b.item(), c.item()] == [0.75, 0.5, 0.25]
     sgd.param_groups[0]["lr"] = 0.0  # options may be changed between steps
@@ -296,7 +300,7 @@ def test_groups_have_their_own_options():
 def test_options_may_be_tensors_or_numpy_scalars():
     """They are kept as Python numbers, which any checkpoint format can hold."""
     adam = optim.Adam(
-        [parameter([1.0])], lr=Tensor(np.array(0.5)), betas=(np.float64(0.5), np.float64(0.75))
+        [parameter([1.0])], lr=tensor(np.array(0.5)), betas=(np.float64(0.5), np.float64(0.75))
     )
     adam.add_param_group({"params": [parameter([1.0])], "eps": np.float32(0.5)})
     groups = adam.state_dict()["param_groups"]
@@ -369,14 +373,14 @@ def test_options_are_checked_in_every_group():
 def test_a_gradient_of_another_shape_is_refused():
     """NumPy would broadcast it."""
     w = parameter([[1.0, 2.0]])
-    w.grad = Tensor(np.ones(2))
+    w.grad = tensor(np.ones(2))
     with pytest.raises(ValueError, match=r"shape \(1, 2\) has a grad of shape \(2,\)"):
         optim.SGD([w], lr=0.1).step()
 
 
 def test_an_optimizer_needs_a_rule():
     w = parameter([1.0])
-    w.grad = Tensor(np.ones(1))
+    w.grad = tensor(np.ones(1))
     with pytest.raises(NotImplementedError, match=r"must define update\(\) or step\(\)"):
         optim.Optimizer([w], {}).step()
 
@@ -389,7 +393,7 @@ def test_a_subclass_may_bring_its_own_step():
                     p.data.add_(p.grad.sign(), alpha=-group["lr"])
 
     w = parameter([1.0, 1.0])
-    w.grad = Tensor(np.array([-3.0, 5.0]))
+    w.grad = tensor(np.array([-3.0, 5.0]))
     SignSGD([w], {"lr": 0.5}).step()
     assert w.tolist() == [1.5, 0.5]
 
@@ -409,7 +413,7 @@ def test_training_continues_bit_for_bit(name, dtype):
         give_gradients(whole, rng)
         optimizer.step()
     saved = optimizer.state_dict()
-    resumed = [Tensor(p.array.copy(), requires_grad=True) for p in whole]
+    resumed = [tensor(p.detach(), requires_grad=True) for p in whole]
     state = rng.bit_generator.state
 
     for _ in range(6):  # the saved state must not follow
@@ -423,7 +427,7 @@ def test_training_continues_bit_for_bit(name, dtype):
         give_gradients(resumed, rng)
         successor.step()
     for p, q in zip(whole, resumed, strict=True):
-        assert np.array_equal(p.array, q.array)
+        assert np.array_equal(p.detach().numpy(), q.detach().numpy())
     for p, q in zip(whole, resumed, strict=True):
         for entry, value in optimizer.state[p].items():
             assert np.array_equal(value, successor.state[q][entry])
@@ -432,14 +436,14 @@ def test_training_continues_bit_for_bit(name, dtype):
 def test_state_dict_format():
     a, b, c = parameter([1.0, 2.0]), parameter([1.0]), parameter([3.0])
     adam = optim.Adam([{"params": [a, b]}, {"params": [c], "lr": 0.5}])
-    a.grad, c.grad = Tensor(np.array([1.0, 2.0])), Tensor(np.array([1.0]))
+    a.grad, c.grad = tensor(np.array([1.0, 2.0])), tensor(np.array([1.0]))
     adam.step()
     saved = adam.state_dict()
     assert [group["params"] for group in saved["param_groups"]] == [[0, 1], [2]]
     assert [group["lr"] for group in saved["param_groups"]] == [1e-3, 0.5]
     assert list(saved["state"]) == [0, 2]
     assert saved["state"][0]["step"] == 1
-    np.testing.assert_allclose(saved["state"][0]["exp_avg"].array, [0.1, 0.2])
+    np.testing.assert_allclose(saved["state"][0]["exp_avg"].numpy(), [0.1, 0.2])
 
 
 def test_state_may_come_as_plain_arrays_and_takes_the_parameters_dtype():
@@ -448,7 +452,7 @@ def test_state_may_come_as_plain_arrays_and_takes_the_parameters_dtype():
     state = {0: {"momentum_buffer": np.array([2.0, 4.0])}}
     sgd.load_state_dict({"state": state, "param_groups": sgd.state_dict()["param_groups"]})
     assert sgd.state[w]["momentum_buffer"].dtype == np.float32
-    w.grad = Tensor(np.zeros(2, np.float32))
+    w.grad = tensor(np.zeros(2, np.float32))
     sgd.step()
     assert w.tolist() == [0.0, 0.0]
     assert state[0]["momentum_buffer"].tolist() == [2.0, 4.0]
@@ -486,6 +490,6 @@ def test_errors_of_load_state_dict_change_nothing():
     assert after["param_groups"] == before["param_groups"]
     for index in (0, 1):
         np.testing.assert_array_equal(
-            after["state"][index]["momentum_buffer"].array,
-            before["state"][index]["momentum_buffer"].array,
+            after["state"][index]["momentum_buffer"].numpy(),
+            before["state"][index]["momentum_buffer"].numpy(),
         )

@@ -15,10 +15,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tinygrad_rnn import random
+from tinygrad_rnn import backend, random
 from tinygrad_rnn.io.files import FileFormatError, Path
 from tinygrad_rnn.io.serialization import load, save
 from tinygrad_rnn.io.structure import pack, unpack
+from tinygrad_rnn.tensor import Tensor
 
 CHECKPOINT_VERSION = 1
 
@@ -75,6 +76,7 @@ def load_checkpoint(
     """Bring the given objects, and the random generators, to where they were; return `extra`.
 
     rng: restore the random generators too.
+    Tensors in `extra` come back on the device of the model, wherever the run was saved.
     Parts of the checkpoint for which no object is given are left alone: for sampling, load the
     model only.
 
@@ -83,7 +85,7 @@ def load_checkpoint(
     another kind of optimizer, a part that was not saved. Whatever is raised, nothing has been
     changed.
     """
-    checkpoint = load(path)
+    checkpoint = load(path, _device(model))
     where = f"load_checkpoint: {os.fspath(path)}"
     if not isinstance(checkpoint, dict) or not checkpoint.keys() >= {"checkpoint", "classes"}:
         raise FileFormatError(
@@ -117,6 +119,12 @@ def load_checkpoint(
 
 def _given(**parts: Stateful | None) -> dict[str, Stateful]:
     return {name: part for name, part in parts.items() if part is not None}
+
+
+def _device(model: Stateful) -> backend.device:
+    """Where the model is: its first tensor."""
+    values = model.state_dict().values()
+    return next((x.device for x in values if isinstance(x, Tensor)), backend.CPU)
 
 
 def _check_class(name: str, part: Stateful, classes: Mapping[str, str], where: str) -> None:
