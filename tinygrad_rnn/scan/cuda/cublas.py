@@ -32,14 +32,14 @@ class Matrix(NamedTuple):
     """A matrix in memory, or several of one form, one behind the other.
 
     by_columns: whether it lies by columns. distance: between its rows (or columns), in elements.
-    count: how many there are; `apart`: how far from each other, 0 where all are the same.
+    batch: how many there are. apart: how far from each other; 0 where all are the same.
     """
 
     rows: int
     columns: int
     by_columns: bool
     distance: int
-    count: int = 1
+    batch: int = 1
     apart: int = 0
 
 
@@ -62,8 +62,8 @@ def matrix_of(array: Any) -> Matrix | None:
         return None
     if array.ndim == 2:
         return found
-    count = array.shape[0]
-    return found._replace(count=count, apart=array.strides[0] // size if count > 1 else 0)
+    batch = array.shape[0]
+    return found._replace(batch=batch, apart=array.strides[0] // size if batch > 1 else 0)
 
 
 def _fits(stride: int, length: int, size: int) -> bool:
@@ -110,13 +110,13 @@ class Blas:
         out_form: tuple[Any, ...] = (kind, ctypes.c_int(out.distance))
         tail: tuple[Any, ...] = (ctypes.c_int(compute), ctypes.c_int(_DEFAULT_ALGORITHM))
         function, handle = self._library.cublasGemmEx, self._handle
-        if out.count > 1:
+        if out.batch > 1:
             function = self._library.cublasGemmStridedBatchedEx
             a_form, b_form, out_form = (
                 (*form, ctypes.c_longlong(x.apart))
                 for form, x in ((a_form, a), (b_form, b), (out_form, out))
             )
-            tail = ctypes.c_int(out.count), *tail
+            tail = ctypes.c_int(out.batch), *tail
 
         def launch(a_at: int, b_at: int, out_at: int) -> None:
             status = function(
