@@ -19,7 +19,7 @@ from typing import Any
 
 import gpu_micro
 from gpu_cases import CUSTOM, Case, measure
-from gpu_page import page, targets
+from gpu_page import least_seconds, page, ratios, target, targets
 from gpu_results import Results, machine
 from gpu_sides import Side, ours, theirs
 from harness import table
@@ -89,18 +89,24 @@ def measure_cases(
         found = budget.run(lambda case=case: measure(case, *sides, seconds))
         results.cases[case.name] = found
         keep()
-        where = f"{number}/{len(cases)} {case.name}"
-        print(f"{where}: {told(found)}; {budget.left():.0f} s left", flush=True)
+        print(f"{number}/{len(cases)} {case.name}; {budget.left():.0f} s left")
+        for phase in found:
+            print(f"    {phase}: {told(results, case, phase)}", flush=True)
 
 
-def told(found: dict[str, Any]) -> str:
-    """What was found for a case, in a line."""
-    parts = []
-    for phase, of_phase in found.items():
-        times = [f"{way} {seconds * 1e3:.2f}" for way, seconds in of_phase["seconds"].items()]
-        reasons = [f"{way}: {reason}" for way, reason in of_phase["failed"].items()]
-        parts.append(f"{phase} ms {', '.join(times + reasons)}")
-    return "; ".join(parts)
+def told(results: Results, case: Case, phase: str) -> str:
+    """What was found for a phase of a case, in a line."""
+    found = results.cases[case.name][phase]
+    parts = [f"{way} {seconds * 1e3:.3f} ms" for way, seconds in found["seconds"].items()]
+    parts += [f"{way} {reason}" for way, reason in found["failed"].items()]
+    least = least_seconds(results, case, phase)
+    if least is not None:
+        parts.append(f"floor {least * 1e3:.3f} ms")
+    for name, ratio in zip(("scan / cuDNN", "loop / scan"), ratios(found), strict=True):
+        if ratio is not None:
+            parts.append(f"{name} {ratio:.2f}")
+    met = target(case, found)
+    return ", ".join(parts) + {True: ": target met", False: ": target missed", None: ""}[met]
 
 
 def measure_parts(
@@ -161,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measure_parts(results, parts, keep)
     cases = all_cases(SIZES[:QUICK]) if chosen.quick else everything
     measure_cases(results, cases, sides, budget, SECONDS, keep)
-    print("\n".join(targets(results, cases)))
+    print("\n".join(targets(results, cases)) if chosen.write else page(results, everything))
 
 
 if __name__ == "__main__":

@@ -91,6 +91,16 @@ def test_a_target_is_met_or_missed(cell, precision, found, met):
     assert gpu_page.target(Case(cell, 64, 512, precision), found) is met
 
 
+def test_a_case_is_told_in_a_line():
+    case = Case("LSTM", 64, 512, "TF32")
+    failed = [("loop", "MemoryError: no room")]
+    results = results_of({case: made_up(12.34e-3, 10e-3, failed=failed)})
+    assert gpu.told(results, case, "training") == (
+        "scan 12.340 ms, cuDNN 10.000 ms, loop MemoryError: no room, floor 0.834 ms, "
+        "scan / cuDNN 1.23: target met"
+    )
+
+
 def test_targets_are_counted():
     found = {
         Case("GRU", 64, 512, "TF32"): made_up(1e-3, 1e-3, 9e-3),

@@ -125,7 +125,7 @@ def test_a_whole_run_writes_the_page_and_a_second_one_measures_nothing(
     page = tmp_path / "gpu.md"
     gpu.main(["--micro", "--minutes", "1", "--write", str(page)])
     shown = capsys.readouterr().out
-    assert all(f"{k}/3 {case.name}: forward ms" in shown for k, case in enumerate(small, 1))
+    assert all(f"{k}/3 {case.name};" in shown for k, case in enumerate(small, 1))
     assert "met in " in shown
     written = page.read_text("utf-8")
     assert "## Single operations" in written
@@ -134,7 +134,7 @@ def test_a_whole_run_writes_the_page_and_a_second_one_measures_nothing(
     kept = json.loads(page.with_suffix(".json").read_text("utf-8"))
     assert set(kept["cases"]) == {case.name for case in small}
     gpu.main(["--micro", "--write", str(page)])
-    assert "forward ms" not in capsys.readouterr().out
+    assert "1/3" not in capsys.readouterr().out
     assert page.read_text("utf-8") == written
 
 
