@@ -55,7 +55,7 @@ def _parts(results: Results, cases: Sequence[Case]) -> Iterator[str]:
     missing = [case.name for case in cases if case.name not in results.cases]
     if missing:
         yield "## Not measured"
-        yield f"The time was up before {len(missing)} of {len(cases)} cases:"
+        yield f"{len(missing)} of {len(cases)} cases, for which there was no time:"
         yield "\n".join(f"- {name}" for name in missing)
     for title, found in results.tables.items():
         yield f"## {title}"

@@ -173,7 +173,7 @@ def test_what_was_not_measured_is_listed():
     assert len(cases) == 12 * (5 * 2 + 5 + 3)
     assert len({case.name for case in cases}) == len(cases)
     page = gpu_page.page(results_of({cases[0]: made_up(1e-3, 1e-3, 1e-3)}), cases)
-    assert f"before {len(cases) - 1} of {len(cases)} cases" in page
+    assert f"{len(cases) - 1} of {len(cases)} cases, for which" in page
     assert f"- {cases[-1].name}" in page
     assert f"- {cases[0].name}\n" not in page
 
