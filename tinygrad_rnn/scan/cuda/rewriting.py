@@ -160,15 +160,20 @@ class _Accumulating(_Rewriting):
             for part in [*self._inner(equation), equation]:
                 super().write(part)
             return
+        others = [x for x in terms if x is not target and not any(x is y for y in products)]
         total = self.known[target]
+        if isinstance(target.equation.primitive, Elementwise):  # a kernel adds the others first
+            total, others = self._plus(total, others), []
         for x in products:
             if x is not target:
                 a, b = x.equation.inputs
                 total = add_product(total, self.known[a], self.known[b])
+        self.known[equation.outputs[0]] = self._plus(total, others)
+
+    def _plus(self, total: Any, terms: Sequence[Any]) -> Any:
         for x in terms:
-            if x is not target and not any(x is product for product in products):
-                total = total + (self.known[x] if type(x) is Var else x)
-        self.known[equation.outputs[0]] = total
+            total = total + (self.known[x] if type(x) is Var else x)
+        return total
 
     def _inner(self, equation: Equation) -> list[Equation]:
         """The sums inside a sum, in order."""
