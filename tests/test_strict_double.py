@@ -164,14 +164,34 @@ def test_views_share_memory_and_know_whose_it_is():
     assert x.tolist() == [[0] * 4, [7] * 4, [0] * 4]
 
 
-def test_memory_counts_its_arrays():
+def test_a_single_element_is_a_view_too():
+    """Unlike NumPy's."""
+    x = xp.zeros((2, 3))
+    for element in (x[0, 1], x[1][2], next(iter(x[0]))):
+        element += 1
+    assert x.tolist() == [[1, 1, 0], [0, 0, 1]]
+
+
+def test_what_is_computed_is_in_c_order():
+    """Unlike NumPy's, of operands in Fortran order."""
+    x = xp.zeros((2, 3)).T
+    for y in (x + 1, -x, xp.tanh(x), xp.add(x, x), x @ x.T):
+        assert y.flags.c_contiguous
+
+
+def test_memory_counts_its_pointers():
+    """A part has a pointer of its own; whoever only turns or reshapes shares one, as in CuPy."""
     x = xp.zeros((3, 4))
     counts = [sys.getrefcount(x.data.mem)]
-    views = [x[1], x.T]
+    parts = [x[1], x[...]]
     counts.append(sys.getrefcount(x.data.mem))
-    views.clear()
+    turned = [x.T, x.reshape(12), parts[0].reshape(2, 2)]
     counts.append(sys.getrefcount(x.data.mem))
-    assert counts == [counts[0], counts[0] + 2, counts[0]]
+    parts.clear()
+    counts.append(sys.getrefcount(x.data.mem))
+    turned.clear()
+    counts.append(sys.getrefcount(x.data.mem))
+    assert [count - counts[0] for count in counts] == [0, 2, 2, 1, 0]
 
 
 def test_memory_in_use_is_counted_on_each_device():

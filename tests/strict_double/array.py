@@ -40,8 +40,9 @@ def reading():
 class ndarray:
     """What `cupy.ndarray` is to the library, over the NumPy array `host`.
 
-    base: the array that owns the memory, for a view.  data: where it is, as CuPy's MemoryPointer;
-    each array that is alive holds one reference to `data.mem`.
+    base: the array that owns the memory, for a view.  data: where it is, as CuPy's MemoryPointer,
+    of which each holds one reference to `data.mem`. A part x[…] has a pointer of its own; x.T,
+    x.reshape(…) and the like share x's.
     """
 
     __slots__ = ("__weakref__", "base", "data", "host")
@@ -60,11 +61,12 @@ class ndarray:
         self.data = cuda.MemoryPointer(cuda.Memory(root(host)), host)
 
     def _view(self, host):
-        """Another array on this one's memory."""
+        """Another array on this one's memory; with this one's pointer if it starts at its place."""
         made = object.__new__(type(self))
         made.host = host
         made.base = self if self.base is None else self.base
-        made.data = cuda.MemoryPointer(self.data.mem, host)
+        same = address(host) == address(self.host)
+        made.data = self.data if same else cuda.MemoryPointer(self.data.mem, host)
         return made
 
     # What it is.
@@ -164,7 +166,14 @@ class ndarray:
     # Elements.
 
     def __getitem__(self, index):
-        return wrapped(silently(operator.getitem, self.host, index_of(index)), self)
+        index = index_of(index)
+        result = silently(operator.getitem, self.host, index)
+        if isinstance(result, np.generic):  # a single element is a view too
+            result = self.host[(*index, ...) if isinstance(index, tuple) else (index, ...)]
+        made = wrapped(result, self)
+        if made.base is not None:
+            made.data = cuda.MemoryPointer(self.data.mem, made.host)  # a part has its own pointer
+        return made
 
     def __setitem__(self, index, value):
         value = value if isinstance(value, np.generic) else operand(value)
@@ -216,6 +225,11 @@ class Flags:
 
 
 # --- opening and closing -------------------------------------------------------------------------
+
+
+def address(host):
+    """Where a NumPy array's first element is."""
+    return host.__array_interface__["data"][0]
 
 
 def root(host):
@@ -396,49 +410,56 @@ for _name, _stub in vars(_Borrowed).items():
         setattr(ndarray, _name, borrowed(_stub))
 
 
-def _operate(function, *values):
-    """An operator applied to arrays of the device and Python numbers."""
-    return wrapped(silently(function, *map(operand, values)), *arrays_in(values))
+def computed(ufunc, *values, **options):
+    """A ufunc of arrays of the device and Python numbers: into new memory in C order, or `out`."""
+    result = silently(ufunc, *map(operand, values), order="C", **options)
+    return wrapped(result, *arrays_in(values))
 
 
-def _binary(function):
+def _binary(ufunc, turned=False):
     """An operator of two operands, which leaves a Tensor on its right to that Tensor."""
 
     def method(x, y):
         if type(y) is not ndarray and getattr(y, "__array_ufunc__", y) is None:
             return NotImplemented
-        return _operate(function, x, y)
+        return computed(ufunc, y, x) if turned else computed(ufunc, x, y)
 
     return method
 
 
-def _reversed(function):
-    return lambda x, y: function(y, x)
+def _in_place(ufunc):
+    return lambda x, y: computed(ufunc, x, y, out=x.host)
 
 
-for _name in (
-    "add",
-    "sub",
-    "mul",
-    "matmul",
-    "truediv",
-    "floordiv",
-    "mod",
-    "pow",
-    "and",
-    "or",
-    "xor",
-):
-    _function = getattr(operator, f"__{_name}__")
-    setattr(ndarray, f"__{_name}__", _binary(_function))
-    setattr(ndarray, f"__r{_name}__", _binary(_reversed(_function)))
-    if _name != "matmul":
-        setattr(ndarray, f"__i{_name}__", _binary(getattr(operator, f"__i{_name}__")))
-for _name in ("lt", "le", "eq", "ne", "gt", "ge"):
-    setattr(ndarray, f"__{_name}__", _binary(getattr(operator, _name)))
-for _name in ("neg", "pos", "abs", "invert"):
-    setattr(
-        ndarray,
-        f"__{_name}__",
-        functools.partialmethod(lambda x, f: _operate(f, x), getattr(operator, _name)),
-    )
+for _name, _ufunc in {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "truediv": np.true_divide,
+    "floordiv": np.floor_divide,
+    "mod": np.remainder,
+    "pow": np.power,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+}.items():
+    setattr(ndarray, f"__{_name}__", _binary(_ufunc))
+    setattr(ndarray, f"__r{_name}__", _binary(_ufunc, turned=True))
+    setattr(ndarray, f"__i{_name}__", _in_place(_ufunc))
+for _name, _ufunc in {
+    "matmul": np.matmul,
+    "lt": np.less,
+    "le": np.less_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+}.items():
+    setattr(ndarray, f"__{_name}__", _binary(_ufunc))
+for _name, _ufunc in {
+    "neg": np.negative,
+    "pos": np.positive,
+    "abs": np.absolute,
+    "invert": np.invert,
+}.items():
+    setattr(ndarray, f"__{_name}__", lambda x, ufunc=_ufunc: computed(ufunc, x))

@@ -241,7 +241,7 @@ class ufunc:
     def __call__(self, *args, out=None, where=None, dtype=None, casting="same_kind"):
         if len(args) not in (self.nin, self.nargs):
             raise TypeError(f"Wrong number of arguments for {self.name!r}")
-        options = {"casting": casting}
+        options = {"casting": casting, "order": "C"}
         if dtype is not None:
             options["dtype"] = dtype
         if out is not None:
