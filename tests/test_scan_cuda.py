@@ -4,6 +4,9 @@ It runs here on the test double of CuPy: kernels compiled by g++, products and g
 that refuse what CUDA refuses. Where a GPU is, the same tests run on it.
 """
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from arrays import host, on_device
@@ -378,3 +381,13 @@ def test_products_are_as_exact_as_they_are_asked_to_be(precision, device):
         torch.set_float32_matmul_precision("highest")
     assert set(library.products) == {77 if precision == "high" else 68}
     assert told == (7 if precision == "high" else 1)
+
+
+def test_the_page_on_gpus_shows_what_explain_prints(capsys):
+    root = Path(__file__).parent.parent
+    readme, page = ((root / name).read_text() for name in ("README.md", "docs/gpu.md"))
+    scope = {"torch": torch, "nn": torch.nn}
+    exec(re.search(r"^class MGU.*?^        return h, h[^\n]*", readme, re.M | re.S)[0], scope)
+    explain(scope["MGU"](3, 8), torch.randn(50, 2, 3), torch.zeros(2, 8))
+    printed = capsys.readouterr().out
+    assert f"```text\n{printed[printed.index('Executor') :]}```" in page
