@@ -299,6 +299,20 @@ def test_sequences_that_move_are_copied_and_the_loop_is_captured_again():
     assert frame._graph is not None
 
 
+def test_a_sequence_that_the_loop_does_not_read_may_lie_anywhere():
+    program = program_of(CASES[2], "float64")  # an LSTM: x is multiplied before the loop
+    plan, xp = cuda.Plan(program), backend.library("cuda")
+    pool.clear()
+    alive = [on_device(inputs_of(program, 4, seed)) for seed in range(4)]
+    graphs = []
+    for inputs in alive:
+        cuda.run(plan, xp, inputs, 4, False)
+        (frame,) = pool._frames
+        graphs.append(frame._graph)
+    assert not frame._copies
+    assert graphs[1] is graphs[2] is graphs[3] is not None
+
+
 def test_what_a_run_hands_out_is_not_written_over():
     """A second forward pass before the first backward, as when a layer is used twice."""
     program = program_of(CASES[2], "float64")

@@ -54,8 +54,10 @@ class Frame:
         self._setting = _setting(xp)
         self._arrays: dict[Storage, Any] = {}
         self.carry = [xp.empty((length + 1, *x.shape), x.dtype) for x in plan.program.carry]
-        for x in self._in_memory():
-            self._array(plan.place(x).storage)
+        in_loop = {plan.place(x).storage for x in self._in_memory()}
+        for storage in in_loop:
+            self._array(storage)
+        self._read = {x.number for x in in_loop if x.kind == memory.GIVEN}  # sequences in the loop
         self._before = self._lift(plan.parts.before, plan.stacked)
         self._after = self._lift(plan.parts.after, plan.parts.stacks)
         self._inputs = {*plan.program.sequences}
@@ -213,12 +215,14 @@ class Frame:
         for number in range(count):
             self._first(number)[...] = inputs[number]
         self._take_in([known[x] for x in program.sequences])
-        run("before", self._run_before, known, products)
-        self._run_loop(run, products)
+        try:
+            run("before", self._run_before, known, products)
+            self._run_loop(run, products)
+        finally:
+            self._given = []  # hold on to no input, not even of a run that failed
         known.update(run("after", self._run_lifted, self._after, known, {}, products))
         sums = run("totals", self._sums, known)
         last = [self._last(number).copy() for number in range(count)]
-        self._given = []
         return [*last, *(self._stacked(x, known) for x in program.stacked), *sums]
 
     def _run_before(self, known: dict[Var, Any], products: cublas.Blas | None) -> None:
@@ -229,6 +233,8 @@ class Frame:
         """Note where the sequences lie; copy those that lay elsewhere in some earlier run."""
         self._given = list(sequences)
         for number, array in enumerate(sequences):
+            if number not in self._read:
+                continue
             if self._loop is not None and number not in self._copies:
                 if array.data.ptr == self._addresses[number]:
                     continue
