@@ -77,7 +77,8 @@ def test_memory(gpu):
     assert 0 < free <= total == cuda.get_device_properties().total_memory
     before = cuda.memory_allocated()
     x = torch.ones(1000, 1000)
-    assert cuda.memory_allocated() - before == x.array.nbytes == 4_000_000
+    assert x.array.nbytes == 4_000_000
+    assert 0 <= cuda.memory_allocated() - before - 4_000_000 < 512  # CuPy gives whole blocks
     assert cuda.memory_reserved() >= cuda.memory_allocated()
     del x
     assert cuda.memory_allocated() == before

@@ -151,6 +151,7 @@ class Tagger(nn.Module):
 def train(device, make_optimizer, move):
     """Losses and parameters of a small training on a device; `move` says how it gets there."""
     torch.set_default_device("cpu")
+    torch.set_default_dtype(torch.float64)  # rounding would be magnified from step to step
     try:
         torch.manual_seed(1)
         model = Tagger()
@@ -172,6 +173,7 @@ def train(device, make_optimizer, move):
         return losses, [host(p.detach()) for p in model.parameters()]
     finally:
         torch.set_default_device("cuda")
+        torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -190,9 +192,10 @@ def train(device, make_optimizer, move):
 def test_a_program_trains_on_a_gpu_as_on_the_cpu(make_optimizer, move):
     on_cpu = train("cpu", make_optimizer, nn.Module.to)
     on_gpu = train("cuda", make_optimizer, move)
-    np.testing.assert_allclose(on_gpu[0], on_cpu[0], rtol=1e-4)
+    np.testing.assert_allclose(on_gpu[0], on_cpu[0], rtol=1e-9)
     for a, b in zip(on_gpu[1], on_cpu[1], strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-4)
+        assert a.dtype == b.dtype == np.float64
+        np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9)
 
 
 def test_a_program_is_moved_from_outside():
@@ -376,6 +379,9 @@ def test_what_the_array_library_takes_in_silence_is_an_error_too(monkeypatch, xp
     monkeypatch.setattr(xp, "multiply", lambda x, y: xp.zeros(3))
     with pytest.raises(DeviceError, match=r"multiply: operand 1 \(x\), .* operand 2 \(y\), \(\) "):
         here(3) * there()
+    monkeypatch.setattr(np, "multiply", lambda x, y: xp.zeros(3))  # NumPy leaves it to CuPy
+    with pytest.raises(DeviceError, match=r"multiply: operand 1 \(x\), \(\) .* operand 2 \(y\), "):
+        there() * here(3)
 
 
 def test_numbers_and_lists_are_no_tensors():

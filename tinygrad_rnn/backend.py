@@ -199,9 +199,9 @@ def _gpu(index: int) -> device:
 
 def device_of(array: Array) -> device:
     """The device an array lives on."""
-    if namespace(array) is np:
+    if isinstance(array, np.ndarray | np.generic):
         return CPU
-    return _gpu(array.device.id)
+    return _gpu(array.data.device_id)
 
 
 def to_device(array: Array, where: str | int | device) -> Array:

@@ -20,7 +20,7 @@ from tinygrad_rnn.autodiff import Edge, source
 from tinygrad_rnn.backend import Array, DTypeLike, namespace
 from tinygrad_rnn.graph import Hooks, Node, RemovableHandle, pull_back
 from tinygrad_rnn.modes import current, set_grad_enabled
-from tinygrad_rnn.ops.devices import check_devices, require_one_device
+from tinygrad_rnn.ops.devices import check_operands, check_output, require_one_device
 from tinygrad_rnn.ops.operators.arguments import sizes_of, sizes_to_make
 from tinygrad_rnn.ops.primitive import Primitive, Tracer, describe
 from tinygrad_rnn.promotion import in_one_dtype, literal, must_convert
@@ -89,7 +89,11 @@ class Tensor(Writable):
                 arrays.append(operand if type(operand) is float else literal(operand))
                 edges.append(None)
             bit += bit
-        xp = np if type(self.array) is ndarray else namespace(self.array)
+        if type(self.array) is ndarray:
+            xp = np
+        else:
+            xp = namespace(self.array)
+            check_operands(primitive, arrays)  # a kernel would take an address of the host as it is
         watches = current.watches
         if watches:
             for watch in watches:
@@ -97,14 +101,18 @@ class Tensor(Writable):
         try:
             result = primitive.evaluate(xp, *arrays, **params)
         except (ValueError, TypeError, IndexError, RuntimeError) as error:
-            check_devices(primitive, arrays, [])
+            check_operands(primitive, arrays)
+            if xp is not np:
+                check_output(primitive, self.array, None)
             raise primitive.explain(error, arrays) from error
         if type(result) is ndarray:
             outputs = [result]
         else:
             outputs = result if type(result) is list else [result]
-            if xp is not np or len(arrays) > 1:
-                check_devices(primitive, arrays, outputs)
+            if xp is np and len(arrays) > 1:  # another operand's library may have computed it
+                check_operands(primitive, arrays)
+            elif xp is not np and outputs:
+                check_output(primitive, self.array, outputs[0])
         if not (one_dtype and outputs and outputs[0].dtype is dtype) and must_convert(
             primitive, outputs, arrays, edges
         ):

@@ -1,8 +1,9 @@
 """Do the operands of an operation live on one device? If not: which of them is where?
 
 Nothing is moved by itself: a copy between host and GPU that nobody asked for is slow, and hides a
-mistake. `Tensor.trace` looks only when an operation has failed, or has given no NumPy array, so on
-the CPU this costs nothing. Read `backend.py` (what a device is) and `primitive.py` first.
+mistake. `Tensor.trace` asks before it computes on a GPU, and on the CPU only when an operation has
+failed or has given no NumPy array, so there this costs nothing. Read `backend.py` (what a device
+is) and `primitive.py` first.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tinygrad_rnn.backend import device, device_of, is_array
+import numpy as np
+
+from tinygrad_rnn.backend import CPU, device, device_of, is_array
 from tinygrad_rnn.ops.primitive import Primitive, Tracer, describe
 
 
@@ -56,17 +59,26 @@ def require_one_device(
             )
 
 
-def check_devices(primitive: Primitive, operands: Sequence[Any], outputs: Sequence[Any]) -> None:
-    """Raise DeviceError if an operation's operands are on different devices, or on an idle GPU.
+def check_operands(primitive: Primitive, operands: Sequence[Any]) -> None:
+    """Raise DeviceError if an operation's operands are on different devices."""
+    first = None
+    for operand in operands:
+        where = _place(operand)
+        if where is None or where is first:
+            continue
+        if first is not None:
+            require_one_device(primitive.name, operands, _names(primitive, len(operands)))
+        first = where
 
-    outputs: what it gave; none if it failed.
+
+def check_output(primitive: Primitive, operand: Any, output: Any) -> None:
+    """Raise DeviceError if one GPU has the operands and another one computes.
+
+    output: the array that was computed; None if that failed.
     """
-    require_one_device(primitive.name, operands, _names(primitive, len(operands)))
-    given = next((where for x in operands if (where := _place(x)) is not None), None)
-    if given is None or given.type == "cpu" or primitive.name == "transfer":
-        return
-    computing = _place(outputs[0]) if outputs else device("cuda")
-    if computing != given:
+    given = _place(operand)
+    computing = device("cuda") if output is None else _place(output)
+    if computing is not given and computing != given and primitive.name != "transfer":
         raise DeviceError(
             primitive.name,
             f"the operands are on {given}, but {computing} is the GPU that computes: choose with "
@@ -77,6 +89,8 @@ def check_devices(primitive: Primitive, operands: Sequence[Any], outputs: Sequen
 
 def _place(value: Any) -> Any:
     """The device of an array or a Tracer; None for a number, which has none."""
+    if type(value) is np.ndarray:
+        return CPU
     if isinstance(value, Tracer):
         return value.device  # type: ignore[attr-defined]
     return device_of(value) if is_array(value) else None
