@@ -26,6 +26,8 @@ from tinygrad_rnn.char_lm import (
 from tinygrad_rnn.io import FileFormatError
 from tinygrad_rnn.random import Generator
 
+pytestmark = pytest.mark.usefixtures("device")
+
 KOREAN = "나랏말싸미 듕귁에 달아 문자와로 서르 사맛디 아니할쎄\n"
 TEXT = "the quick brown fox jumps over the lazy dog, and it runs away again.\n" * 40
 TINY = Settings(layers=1, hidden=7, embed=5, batch=3, seq=8, steps=25, lr=1e-2)

@@ -11,6 +11,8 @@ from test_ctc import collapsed, drawn, padded, probabilities
 import tinygrad_rnn.nn.functional as F
 from tinygrad_rnn.tensor import Tensor
 
+pytestmark = pytest.mark.usefixtures("device")
+
 ALL = 10**6
 
 

@@ -29,6 +29,8 @@ from tinygrad_rnn.utils.data import (
     random_split,
 )
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 class Squares(Dataset):
     """Counts what it is asked for, so that a test sees which items were fetched."""
@@ -519,11 +521,11 @@ def test_windows_have_the_dtype_that_a_model_takes(make, dtype, expected):
     assert targets.array.flags.c_contiguous
 
 
-def test_a_stream_may_be_a_memory_map(tmp_path):
+def test_a_stream_may_be_a_memory_map(tmp_path, xp):
     np.arange(9, dtype=np.uint16).tofile(tmp_path / "tokens")
     stream = np.memmap(tmp_path / "tokens", dtype=np.uint16, mode="r")
     inputs, _ = next(iter(BPTTBatcher(stream, 2, 4)))
-    assert type(inputs.array) is np.ndarray
+    assert type(inputs.array) is xp.ndarray
     assert inputs.tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
 
 

@@ -12,6 +12,8 @@ from tinygrad_rnn import nn
 from tinygrad_rnn.decoding import Hypothesis, beam_search, greedy, sample
 from tinygrad_rnn.scan import trees
 
+pytestmark = pytest.mark.usefixtures("device")
+
 END, START = 0, 1
 PENALTIES = pytest.mark.parametrize("length_penalty", [0.0, 0.6, 1.5])
 

@@ -37,6 +37,15 @@ def test_clip_grad_norm_by_hand():
     assert untouched.grad is None
 
 
+def test_gradients_are_clipped_where_they_are_and_not_on_the_default_device():
+    p = _with_gradient(3.0, 4.0)
+    here = nn.Parameter(p.detach().cpu())
+    here.grad = p.grad.cpu()
+    norm = clip_grad_norm_(here, 1.0)
+    assert norm.device == here.grad.device == "cpu"
+    np.testing.assert_allclose(here.grad.numpy(), [0.6, 0.8], rtol=1e-6)
+
+
 def test_clip_grad_norm_leaves_short_gradients_alone():
     a = _with_gradient(0.3, 0.4)
     gradient = a.grad

@@ -23,6 +23,8 @@ from tinygrad_rnn.nn import functional as F
 from tinygrad_rnn.ops.elementwise import Elementwise
 from tinygrad_rnn.ops.primitive import Primitive
 
+pytestmark = pytest.mark.usefixtures("device")
+
 T, B, D, H = 7, 3, 5, 4
 
 
@@ -260,7 +262,7 @@ class Views(nn.Module):
         y = x @ self.weight
         a, b = y.chunk(2, -1)
         z = a * b + a.tanh()
-        return Square.apply(F.dropout(z[np.arange(150) % 50], 0.5))
+        return Square.apply(F.dropout(z[torch.arange(150) % 50], 0.5))
 
 
 MODELS = {

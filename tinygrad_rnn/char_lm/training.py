@@ -91,12 +91,15 @@ class Training:
     """A character model on its way through a text.
 
     Attributes: `model`, `vocabulary`, `baselines`; `step`, the steps taken; `rows`, the log so far.
+    device: where it trains; the default device unless given.
     Raises TextError for a text too short for one window, RuntimeError for a device that is missing.
     """
 
-    def __init__(self, settings: Settings, text: str, device: str | backend.device = "cpu") -> None:
+    def __init__(
+        self, settings: Settings, text: str, device: str | backend.device | None = None
+    ) -> None:
         self.settings = settings
-        self.device = backend.device(device)
+        self.device = _device(device)
         backend.library(self.device)
         held_out = max(1, min(int(HELD_OUT * len(text)), LARGEST_HELD_OUT))
         training_text = text[: len(text) - held_out]
@@ -268,17 +271,24 @@ def read_run(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def load_model(
-    path: str | os.PathLike[str], device: str | backend.device = "cpu"
+    path: str | os.PathLike[str], device: str | backend.device | None = None
 ) -> tuple[CharLM, Vocabulary]:
-    """A trained model in evaluation mode, and its vocabulary. Raises as `read_run` does."""
+    """A trained model in evaluation mode, and its vocabulary. Raises as `read_run` does.
+
+    device: where to put it; the default device unless given.
+    """
     run = read_run(path)
     vocabulary, settings = Vocabulary(run["symbols"]), run["settings"]
     model = CharLM(
         len(vocabulary), settings.cell, settings.layers, settings.hidden, settings.embed
-    ).to(device)
+    ).to(_device(device))
     load_checkpoint(path, model=model, rng=False)
     model.eval()
     return model, vocabulary
+
+
+def _device(device: str | backend.device | None) -> backend.device:
+    return backend.get_default_device() if device is None else backend.device(device)
 
 
 def _row(values: list[float]) -> Row:

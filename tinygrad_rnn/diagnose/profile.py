@@ -303,10 +303,10 @@ def _new_bytes(made: Iterable[Any], there: Iterable[Any]) -> int:
 
 
 def _owner(value: Any) -> Any:
-    """The array that owns the memory of an array or a Tensor; None for anything else."""
+    """What owns the memory of an array or a Tensor; None for anything else."""
     array = getattr(value, "array", value)
     if type(array) is np.ndarray or backend.is_array(array):
-        return array if array.base is None else owner(array)
+        return array if type(array) is np.ndarray and array.base is None else owner(array)
     return None
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from tinygrad_rnn.diagnose.errors import DiagnosisError
 from tinygrad_rnn.diagnose.flops import flops
-from tinygrad_rnn.diagnose.kept import held_by_nodes, owner
+from tinygrad_rnn.diagnose.kept import bytes_of, held_by_nodes, owner
 from tinygrad_rnn.diagnose.running import Call, Running, following
 from tinygrad_rnn.diagnose.table import amount, bytes_, table
 from tinygrad_rnn.diagnose.untouched import untouched
@@ -126,11 +126,11 @@ def summary(model: Callable[..., Any], *inputs: Any, **options: Any) -> Summary:
     known = {id(owner(tensor.array)) for tensor in there}
     kept: dict[str, int] = {}
     working = 0
-    for node, array, is_working in held_by_nodes(_tensors(result)):
+    for node, memory, is_working in held_by_nodes(_tensors(result)):
         path = costs.paths.get(node.order)
-        if path is not None and id(array) not in known:  # else there was a graph behind the inputs
-            kept[path] = kept.get(path, 0) + array.nbytes
-            working += array.nbytes if is_working else 0
+        if path is not None and id(memory) not in known:  # else a graph was behind the inputs
+            kept[path] = kept.get(path, 0) + bytes_of(memory)
+            working += bytes_of(memory) if is_working else 0
     rows = [*_rows(model, running.calls, costs.flops, kept)]
     return Summary(rows, sum(param.array.nbytes for param in model.parameters()), working)
 

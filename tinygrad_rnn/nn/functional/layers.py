@@ -55,16 +55,16 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
             "convert them with .long()"
         )
     rows = weight.shape[0]
-    indices = getattr(input, "array", None)  # none yet in the step of a scan
+    index, indices = input, getattr(input, "array", None)  # none yet in the step of a scan
     if on_gpu(input):
-        input = checked_index(input, rows, "embedding")
+        index = checked_index(input, rows, "embedding")
     elif indices is not None and indices.size and (indices.min() < 0 or indices.max() >= rows):
         worst = indices.min() if indices.min() < 0 else indices.max()
         raise IndexError(
             f"embedding: index {int(worst)} is out of range: the table has {rows} rows, "
             f"so indices run from 0 to {rows - 1}"
         )
-    y: Tensor = ops.take(weight, input)
+    y: Tensor = ops.take(weight, index)
     padding = padding_row(padding_idx, rows)
     if padding is not None:
         y = ops.where((input == padding).unsqueeze(-1), y.detach(), y)

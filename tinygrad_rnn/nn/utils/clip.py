@@ -38,7 +38,8 @@ def clip_grad_norm_(
     """
     gradients = _gradients(parameters, "gradient clipping")
     total = get_total_norm(gradients, norm_type, error_if_nonfinite)
-    scale = namespace(total.array).minimum(max_norm / (total.array + 1e-6), 1.0)
+    xp = namespace(total.array)
+    scale = xp.asarray(xp.minimum(max_norm / (total.array + 1e-6), 1.0))
     with no_grad(), np.errstate(invalid="ignore"):  # a norm that is not finite makes NaNs
         for g in gradients:
             g.mul_(Tensor(scale))

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tinygrad_rnn.backend import CPU, device_of, is_array
+from tinygrad_rnn.backend import CPU, device_of, is_array, namespace
 from tinygrad_rnn.ops import elementwise, reduction
 from tinygrad_rnn.ops.primitive import Tracer, describe
 from tinygrad_rnn.ops.shape import from_end
@@ -98,11 +98,13 @@ def checked_index(index: Any, size: int, name: str) -> Any:
     """
     if index.dtype.kind not in "iu":
         raise RuntimeError(f"{name}: indices must be integers, not {index.dtype}")
-    if on_gpu(index):
-        if index.dtype != np.int64:
-            index = elementwise.cast(index, dtype=np.dtype(np.int64), source=index.dtype)
-        return elementwise.where(index < 0, size, index)
     values = getattr(index, "array", index)
+    if on_gpu(index):
+        if is_array(values):
+            values = values.astype(np.int64, copy=False)  # in which `size` fits
+            return namespace(values).where(values < 0, size, values)
+        values = elementwise.cast(values, dtype=np.dtype(np.int64), source=values.dtype)
+        return elementwise.where(values < 0, size, values)
     if is_array(values) and values.size and not (values.min() >= 0 and values.max() < size):
         low, high = int(values.min()), int(values.max())
         raise RuntimeError(
