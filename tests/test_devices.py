@@ -329,6 +329,7 @@ MIXED = {
     "recorded assignment": lambda: here(3).requires_grad_().mul(2).__setitem__(0, there()),
     "scatter_": lambda: here(3).scatter_(0, INDEX, here(2)),
     "backward": lambda: here(3).requires_grad_().tanh().backward(there(3)),
+    "hook": lambda: _backward_with(lambda g: g.cpu()),
     "embedding": lambda: F.embedding(INDEX, here(5, 2)),
     "mse_loss": lambda: F.mse_loss(here(2, 3), there(2, 3)),
     "cross_entropy": lambda: F.cross_entropy(here(2, 3), INDEX),
@@ -350,6 +351,13 @@ MIXED = {
         lambda x, h: (x * torch.rand(2, device="cpu"), h), here(3, 2), here(2)
     ),
 }
+
+
+def _backward_with(hook):
+    """The backward pass of a tensor with a hook."""
+    x = here(3).requires_grad_()
+    x.register_hook(hook)
+    (x * x).sum().backward()
 
 
 def _scan_with(weight):

@@ -22,6 +22,7 @@ from tinygrad_rnn import backend
 from tinygrad_rnn.autodiff import Edge, backpropagate, output_edges, paths, source
 from tinygrad_rnn.backend import Array, namespace
 from tinygrad_rnn.modes import current, set_grad_enabled
+from tinygrad_rnn.ops.devices import require_one_device
 from tinygrad_rnn.ops.linear import Products
 from tinygrad_rnn.ops.primitive import Primitive, Tracer, describe
 
@@ -390,10 +391,11 @@ def _begun(looks: Iterable[Iterator[None]]) -> list[Iterator[None]]:
 
 
 def _replacement(hook: Callable[[Any], Any], g: Any, replaced: Any) -> Any:
-    """What a hook gave in place of a cotangent: it must be a Tensor of the same shape and dtype."""
+    """What a hook gave in place of a cotangent: a Tensor of its shape and dtype, on its device."""
     name = getattr(hook, "__name__", repr(hook))
     if not isinstance(replaced, Tracer):
         raise TypeError(f"hook '{name}' must return a Tensor or None, not {describe(replaced)}")
+    require_one_device(f"hook '{name}'", (g, replaced), ("the gradient", "what it returned"))
     if describe(replaced) != describe(g):
         raise RuntimeError(
             f"hook '{name}' returned {describe(replaced)} in place of a gradient of {describe(g)}"
