@@ -24,6 +24,7 @@ from tinygrad_rnn.scan.cuda.source import (
     converted,
     expression,
     index_lines,
+    index_type,
     loaded,
     offset,
     parameters,
@@ -79,8 +80,8 @@ def row_source(
 ) -> str:
     """The text of a kernel; its arguments are the loads' addresses, the stores', and `count`.
 
-    lead: the axes in front of the last. Along the first there may be more rows than it says:
-    `count` is the number of all.
+    lead: the axes in front of the last. The size of the first does not enter the text: `count`,
+    the number of all rows, says it at each launch.
     """
     return _Writer(lead, loads, stores).text(name, phases)
 
@@ -96,6 +97,8 @@ class _Writer:
     ) -> None:
         self.shape = (*lead, 2)  # of the columns, all but 1 are alike
         self.loads, self.stores = loads, stores
+        widest = max((x.shape[-1] for x in [*loads, *(x for x, _ in stores)] if x.shape), default=1)
+        self.index = index_type((*lead, widest), [*loads.values(), *(x for _, x in stores)])
         self.places = {x: k for k, x in enumerate(loads)}
         self.numbers: dict[Var, str] = {}
         self.lines: list[str] = []
@@ -105,9 +108,9 @@ class _Writer:
         """The whole text."""
         head = [
             f'extern "C" __global__ void {name}({parameters(self.loads, self.stores)}) {{',
-            "  const i64 at = blockIdx.x;",
+            f"  const {self.index} at = blockIdx.x;",
             "  if (at >= count) return;",
-            *index_lines(self.shape[:-1]),
+            *index_lines(self.shape[:-1], self.index),
         ]
         for phase in phases:
             if phase.waits:
