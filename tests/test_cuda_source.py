@@ -151,10 +151,10 @@ def test_what_lies_where(raw_kernel):
 
 def test_indices_are_as_wide_as_they_must_be():
     x = Trace().input(np.zeros((2, 2), "float32"))
-    near, far = Operand(x.dtype, (1 << 10, 1)), Operand(x.dtype, (1 << 15, 1))
+    near, far = Operand(x.dtype, (1 << 10, 1)), Operand(x.dtype, (1 << 16, 1))
     for operand, rows, wanted in [
         (near, 1 << 16, "const int at"),
-        (far, 1 << 16, "const i64 at"),  # it reaches 2^31
+        (far, 1 << 16, "const i64 at"),  # it reaches beyond 2^31
         (near, 1 << 22, "const i64 at"),  # there are 2^32
     ]:
         assert wanted in kernel_source(NAME, (rows, 1 << 10), [], {x: operand}, [(x, operand)])
