@@ -329,6 +329,7 @@ MIXED = {
     "recorded assignment": lambda: here(3).requires_grad_().mul(2).__setitem__(0, there()),
     "scatter_": lambda: here(3).scatter_(0, INDEX, here(2)),
     "backward": lambda: here(3).requires_grad_().tanh().backward(there(3)),
+    "total norm": lambda: nn.utils.get_total_norm([here(3), there(2)]),
     "hook": lambda: _backward_with(lambda g: g.cpu()),
     "embedding": lambda: F.embedding(INDEX, here(5, 2)),
     "mse_loss": lambda: F.mse_loss(here(2, 3), there(2, 3)),

@@ -15,6 +15,7 @@ import numpy as np
 
 from tinygrad_rnn.backend import namespace
 from tinygrad_rnn.modes import no_grad
+from tinygrad_rnn.ops.devices import require_one_device
 from tinygrad_rnn.tensor import Tensor
 
 
@@ -64,6 +65,7 @@ def get_total_norm(
     arrays = [t.array for t in ([tensors] if isinstance(tensors, Tensor) else tensors)]
     if not arrays:
         return Tensor(0.0)
+    require_one_device("total norm", arrays)
     p = float(norm_type)
     xp = namespace(*arrays)
     # The norm of the norms, each taken in the dtype of its own array.
