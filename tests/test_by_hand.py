@@ -23,6 +23,9 @@ from tinygrad_rnn.by_hand.verification import (
     GRAPH_IS_WRONG,
 )
 
+#: The derivations are plain NumPy; a layer that is held against them may be anywhere.
+on_every_device = pytest.mark.usefixtures("device")
+
 CELLS = {
     "RNN tanh": RNN("tanh"),
     "RNN relu": RNN("relu"),
@@ -159,16 +162,18 @@ def silently(layer, x=None, *args, **kwargs):
     return verify(layer, x, *args, report=lambda table: None, **kwargs)
 
 
+@on_every_device
 @pytest.mark.parametrize(
-    "layer",
+    "made",
     [
-        nn.RNN(D, H, 2, nonlinearity="relu", dtype=torch.float64),
-        nn.LSTM(D, H, 2, bidirectional=True, proj_size=P),
-        nn.GRU(D, H, bias=False),
+        lambda: nn.RNN(D, H, 2, nonlinearity="relu", dtype=torch.float64),
+        lambda: nn.LSTM(D, H, 2, bidirectional=True, proj_size=P),
+        lambda: nn.GRU(D, H, bias=False),
     ],
-    ids=repr,
+    ids=["RNN", "LSTM", "GRU"],
 )
-def test_verify_passes_and_leaves_the_layer_alone(layer):
+def test_verify_passes_and_leaves_the_layer_alone(made):
+    layer = made()
     before = {name: p.detach().clone() for name, p in layer.named_parameters()}
     result = silently(layer)
     assert result.passed, result
@@ -185,6 +190,7 @@ def test_verify_passes_and_leaves_the_layer_alone(layer):
         assert (parameter == before[name]).all().item()
 
 
+@on_every_device
 def test_verify_in_every_layout_and_with_given_states():
     rng = np.random.default_rng(0)
     h, c = rng.normal(size=(2, 2, B, H))
@@ -196,6 +202,7 @@ def test_verify_in_every_layout_and_with_given_states():
     assert silently(nn.LSTM(D, H, 2), torch.randn(T, D), [h[:, 0], c[:, 0]])
 
 
+@on_every_device
 def test_verify_along_directions():
     """A layer too large for every element: in every gate block, and still sensitive."""
     layer, x = nn.LSTM(9, 20, 2), np.random.default_rng(0).normal(size=(4, 2, 9))
@@ -337,6 +344,7 @@ def test_verify_refuses():
         verify(nn.Linear(2, 3), x, cell=RNN())
 
 
+@on_every_device
 def test_check_all(monkeypatch):
     """One kind of layer (the command runs all): the variant whose graph is not in nn."""
     lines = []

@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from arrays import host
 from recurrent_cells import CASES
 from test_scan_equality import assert_agree, derivatives, run
 
@@ -25,6 +26,8 @@ from tinygrad_rnn.modes import current
 from tinygrad_rnn.nn import functional as F
 from tinygrad_rnn.nn.utils.rnn import pack_padded_sequence
 from tinygrad_rnn.scan import scan, trees, unroll
+
+pytestmark = pytest.mark.usefixtures("device")
 
 each_run = pytest.mark.parametrize("recurrence", [scan, unroll], ids=["scan", "unroll"])
 both_ways = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
@@ -43,6 +46,7 @@ def trees_equal(a, b):
 # It changes nothing.
 
 
+@pytest.mark.double_every(3)
 @pytest.mark.parametrize("case", CASES, ids=str)
 @each_run
 @both_ways
@@ -281,7 +285,7 @@ def test_operations_are_those_of_the_step():
             again = operation.primitive(*arrays, **operation.params)
             several = again if type(again) is list else [again]
             for actual, expected in zip(several, operation.outputs, strict=True):
-                np.testing.assert_array_equal(actual, expected.array)
+                np.testing.assert_array_equal(host(actual), host(expected))
         names = [operation.primitive.name for operation in step.operations]
         assert names.count("sigmoid") == 3
         assert names.count("matmul") == 2
