@@ -475,6 +475,17 @@ def test_a_module_names_its_tensors(make, inputs, message):
     assert str(caught.value).endswith("move one of them, x.to('cuda:0') or x.to('cpu')")
 
 
+def test_a_module_of_any_signature_names_what_it_can():
+    class Any(nn.Module):
+        def forward(self, *args, **kwargs):
+            return args[1] + kwargs["late"] if args else here(2) + there(2)
+
+    with pytest.raises(DeviceError, match=r"Any, in add: args\[1\], \(2,\) .*, and late, \(2,\) "):
+        Any()(1, here(2), late=there(2))
+    with pytest.raises(DeviceError, match=r"^add: operand 1 \(x\), "):
+        Any()()
+
+
 def test_a_module_with_a_hook_names_its_tensors_too():
     layer = nn.Linear(3, 2)
     layer.register_forward_hook(lambda module, args, output: None)

@@ -473,8 +473,11 @@ class Module:
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Iterator[tuple[str, Any]]:
         """The tensors of a call, by the names of `forward`'s arguments; then all that is owned."""
-        given = inspect.signature(self.forward).bind(*args, **kwargs).arguments
-        for name, value in given.items():
+        parameters = inspect.signature(self.forward).parameters.values()
+        names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        for place, value in enumerate(args):
+            yield from _tensors(names[place] if place < len(names) else f"args[{place}]", value)
+        for name, value in kwargs.items():
             yield from _tensors(name, value)
         yield from self.named_parameters()
         yield from self.named_buffers()

@@ -1,9 +1,9 @@
 """Do the operands of an operation live on one device? If not: which of them is where?
 
-Nothing is moved by itself: a copy between host and GPU that nobody asked for is slow, and hides a
-mistake. `Tensor.trace` asks before it computes on a GPU, and on the CPU only when an operation has
-failed or has given no NumPy array, so there this costs nothing. Read `backend.py` (what a device
-is) and `primitive.py` first.
+Nothing is moved by itself, not even a tensor without axes, which PyTorch would move: a copy between
+host and GPU that nobody asked for is slow, waits for the GPU, and hides a mistake. `Tensor.trace`
+asks before it computes on a GPU, and on the CPU only when an operation has failed or has given no
+NumPy array, so there this costs nothing. Read `backend.py` and `primitive.py` first.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class DeviceError(RuntimeError):
 
     def name(self, owner: str, values: Iterable[tuple[str, Any]]) -> None:
         """Say which of a module's tensors are apart instead: (name, tensor) each."""
-        names, tensors = zip(*values, strict=True)
+        known = list(values)
         try:
-            require_one_device(owner, tensors, names)
+            require_one_device(owner, [x for _, x in known], [name for name, _ in known])
         except DeviceError as found:
             self.args = (f"{owner}, in {self.operation}: {found.problem}",)
             self.named = True
