@@ -13,8 +13,10 @@ from click.testing import CliRunner
 
 from tinygrad_rnn import gpu_setup
 from tinygrad_rnn.cli import main
-from tinygrad_rnn.doctor import CHECKS, findings, usable_devices
+from tinygrad_rnn.doctor import CHECKS, findings, recurrences, usable_devices
 from tinygrad_rnn.gpu_setup import advice, conflict, look
+from tinygrad_rnn.scan.cuda import cublas
+from tinygrad_rnn.scan.cuda.plan import LAUNCHES, refusals
 
 CUDA12, CUDA13 = ("cupy-cuda12x", "14.2.0"), ("cupy-cuda13x", "14.2.0")
 
@@ -201,6 +203,21 @@ def test_findings_of_what_is_missing():
 def test_a_part_that_cannot_be_read_is_a_finding(monkeypatch):
     monkeypatch.setattr(np, "show_config", lambda mode: {}["nothing"])
     assert "cannot be read (KeyError: 'nothing')" in texts(machine(ABSENT))["NumPy"].text
+
+
+def test_how_recurrences_run(monkeypatch):
+    monkeypatch.delenv("TINYGRAD_RNN_CUDA_LOOP", raising=False)
+    monkeypatch.setattr(cublas, "load", lambda: object())
+    assert recurrences().text == "CUDA graphs"
+    monkeypatch.setitem(refusals, LAUNCHES, "launches: RuntimeError: no capture")
+    assert recurrences()[1:] == (
+        "kernels launched one by one",
+        "launches: RuntimeError: no capture",
+    )
+    monkeypatch.setattr(cublas, "load", lambda: None)
+    assert recurrences().text == "products by CuPy, one by one"
+    monkeypatch.setenv("TINYGRAD_RNN_CUDA_LOOP", "interpret")
+    assert recurrences().text == "interpret, as TINYGRAD_RNN_CUDA_LOOP says"
 
 
 def test_usable_devices():

@@ -53,20 +53,12 @@ def test_a_check_that_raises_is_told_in_one_line_and_the_others_go_on(device):
 def test_every_check_notices_a_wrong_truth(check, device):
     """Whatever a check compares, it compares: each truth, moved by little, is noticed."""
 
-    def spoilt(number):
-        def run(device):
-            for k, (name, found, truth) in enumerate(check.run(device)):
-                moved = np.asarray(truth).copy()
-                if k == number:
-                    place = np.unravel_index(np.abs(moved).argmax(), moved.shape)
-                    moved[place] = not moved[place] if moved.dtype == bool else moved[place] * 1.01
-                    moved[place] += moved.dtype.kind in "iu"
-                yield name, found, moved
-
-        return run
-
-    count = sum(1 for _ in check.run(backend.device(device)))
-    assert count
-    for number in range(count):
-        (outcome,) = self_test([device], [Check(check.name, spoilt(number), check.tolerance)])
-        assert not outcome.passed, f"comparison {number} notices nothing"
+    compared = list(check.run(backend.device(device)))
+    for number, (name, found, truth) in enumerate(compared):
+        moved = np.asarray(truth).copy()
+        place = np.unravel_index(np.abs(moved).argmax(), moved.shape)
+        moved[place] = not moved[place] if moved.dtype == bool else moved[place] * 1.01
+        moved[place] += moved.dtype.kind in "iu"
+        spoilt = [*compared[:number], (name, found, moved), *compared[number + 1 :]]
+        outcome = one_check(*spoilt, tolerance=check.tolerance)
+        assert not outcome.passed, f"{name} notices nothing"

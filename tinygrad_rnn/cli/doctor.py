@@ -11,7 +11,7 @@ import click
 from tqdm import tqdm
 
 from tinygrad_rnn import __version__, backend, gpu_setup
-from tinygrad_rnn.doctor import CHECKS, Finding, findings, self_test, usable_devices
+from tinygrad_rnn.doctor import CHECKS, Finding, findings, recurrences, self_test, usable_devices
 
 WIDTH = 100  # of a line
 COLUMN = 16  # where texts begin
@@ -66,6 +66,8 @@ def doctor(ctx: click.Context, /, device: backend.device | None, no_self_test: b
         for outcome in outcomes:
             tqdm.write(str(outcome))
             failed += not outcome.passed
+    if devices[-1] != "cpu":
+        click.echo(f"\n{_text(recurrences())}")
     if failed:
         click.echo(f"\n{failed} of {total} checks failed on {', '.join(devices)}.")
         ctx.exit(1)

@@ -6,7 +6,16 @@ be used is worked out in `gpu_setup.py`.
 """
 
 from tinygrad_rnn.doctor.checks import CHECKS, Check
-from tinygrad_rnn.doctor.findings import Finding, findings, usable_devices
+from tinygrad_rnn.doctor.findings import Finding, findings, recurrences, usable_devices
 from tinygrad_rnn.doctor.self_test import Outcome, self_test
 
-__all__ = ["CHECKS", "Check", "Finding", "Outcome", "findings", "self_test", "usable_devices"]
+__all__ = [
+    "CHECKS",
+    "Check",
+    "Finding",
+    "Outcome",
+    "findings",
+    "recurrences",
+    "self_test",
+    "usable_devices",
+]

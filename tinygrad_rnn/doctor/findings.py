@@ -17,6 +17,8 @@ import numpy as np
 
 from tinygrad_rnn import backend, gpu_setup
 from tinygrad_rnn.gpu_setup import GpuSetup, version_text
+from tinygrad_rnn.scan.cuda import cublas
+from tinygrad_rnn.scan.cuda.plan import LAUNCHES, refusals, way
 
 #: What limits the threads of NumPy's products, wherever it was built.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -51,6 +53,18 @@ def findings(
     if not setup.gpus:
         yield Finding("GPUs", "none", f"device 'cuda' {gpu_setup.advice(setup)}")
     yield _default_device(environment)
+
+
+def recurrences() -> Finding:
+    """How a GPU has run recurrences so far: as CUDA graphs, unless something is in the way."""
+    part = "recurrences"
+    if way() != "graph":
+        return Finding(part, f"{way()}, as TINYGRAD_RNN_CUDA_LOOP says")
+    if cublas.load() is None:
+        return Finding(part, "products by CuPy, one by one", "cuBLAS cannot be loaded by ctypes")
+    if LAUNCHES in refusals:
+        return Finding(part, "kernels launched one by one", refusals[LAUNCHES])
+    return Finding(part, "CUDA graphs")
 
 
 def usable_devices(setup: GpuSetup) -> list[str]:
