@@ -19,6 +19,8 @@ from tinygrad_rnn.diagnose.table import WIDTH
 from tinygrad_rnn.nn.utils.rnn import pack_padded_sequence
 from tinygrad_rnn.scan import trees
 
+pytestmark = pytest.mark.usefixtures("device")
+
 T, B, D, H = 7, 2, 3, 4
 HUGE = 3e38  # twice this is Inf in float32
 NAN, INF = float("nan"), float("inf")
