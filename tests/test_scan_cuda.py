@@ -146,9 +146,11 @@ def counted(plan):
         ("LSTM layer norm", (1, 1, 0), (1, 1, 0)),
         ("sLSTM", (1, 1, 0), (1, 1, 0)),
         ("minGRU", (1, 0, 0), (1, 0, 0)),
+        ("GRU reset before", (2, 2, 0), (2, 2, 0)),
+        ("MGU", (2, 2, 0), (3, 2, 0)),
     ],
 )
-def test_a_step_is_one_product_and_one_kernel(name, forward, backward):
+def test_a_step_is_few_products_and_kernels(name, forward, backward):
     (case,) = (case for case in CASES if case.name == name)
     step = program_of(case, "float32")
     for program, wanted in ((step, forward), (pulled_back(step), backward)):
@@ -173,6 +175,41 @@ def test_a_product_that_is_the_same_at_every_step_is_not_added_to():
     h, W, A, B = (trace.input(np.zeros(n)) for n in [(3, 4), (4, 4), (3, 2), (2, 4)])
     y = (h @ W + A @ B).tanh()
     check(Program(trace.equations, [h], [], [W, A, B], [y], [y]), 5)
+
+
+def lstm_gate_by_gate(*weights):
+    """An LSTM as papers write it: a product with x, one with h and a bias for each gate."""
+
+    def step(x, state):
+        h, c = state
+        W, U, b = weights[:4], weights[4:8], weights[8:]
+        i, f, o, g = (x @ W[k] + h @ U[k] + b[k] for k in range(4))
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        return h, (h, c)
+
+    return step
+
+
+def test_gates_written_one_by_one_are_one_product():
+    """Forward: the four products with h are one. Backward: so is the sum of four."""
+    rng = np.random.default_rng(4)
+    draws = [(5, 3, 2), (3, 4), (3, 4), *[(2, 4)] * 4, *[(4, 4)] * 4, *[(4,)] * 4]
+    x, h, c, *weights = (torch.tensor(rng.standard_normal(n), requires_grad=True) for n in draws)
+    step = trace_step(lstm_gate_by_gate(*weights), x, (h, c)).program()
+    for program in (step, pulled_back(step)):
+        plan = cuda.Plan(program)
+        plan.lower()
+        assert counted(plan) == (1, 1, 0)
+        check(program, 5)
+    results = []
+    for recurrence in (unroll, scan, scan, scan):
+        ys, last = recurrence(lstm_gate_by_gate(*weights), x, (h, c))
+        loss = (ys * ys).sum() + (last[1] * last[1]).sum()
+        results.append(host(torch.autograd.grad(loss, (x, h, c, *weights))))
+    for found in results[1:]:
+        for a, b in zip(results[0], found, strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-12)
 
 
 def whole_and_parts(W, A, B):

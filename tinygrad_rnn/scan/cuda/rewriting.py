@@ -1,15 +1,18 @@
 """Which step computes the same with fewer launches?
 
-On a GPU a step costs by the number of its kernels and products, not by their arithmetic. Two things
-about the equations of a cell stand in the way of few, and are changed here:
+On a GPU a step costs by the number of its kernels and products, not by their arithmetic. Three
+things about the equations of a cell stand in the way of few, and are changed here:
 
 - `z + h @ W` would be a product and then an addition. Here the product is added to z as it is
   computed (`add_product`), which matrix libraries do at no cost.
 - `split(a + b)` would be a kernel on the whole and another on the parts. Here it is a sum of parts,
   so all of it is computed where the parts are.
 
-Both regroup sums, so results agree to rounding. And a softmax is written as what it consists of,
-which can be part of a kernel. Read ../partition.py before this file.
+- `h @ U` and `h @ V`, as where gates are written one by one, would be two products. Here they are
+  the parts of one; and a pullback's `a @ U + b @ V` is one product, of a and b side by side.
+
+All of this regroups sums, so results agree to rounding. And a softmax is written as what it
+consists of, which can be part of a kernel. Read ../partition.py before this file.
 """
 
 from __future__ import annotations
@@ -22,20 +25,20 @@ from tinygrad_rnn.ops.broadcasting import broadcast_to
 from tinygrad_rnn.ops.elementwise import Elementwise, add, exp, log
 from tinygrad_rnn.ops.linear import matmul
 from tinygrad_rnn.ops.primitive import Primitive
-from tinygrad_rnn.ops.shape import reshape, split
+from tinygrad_rnn.ops.shape import concatenate, reshape, split
 from tinygrad_rnn.program import Equation, Program, Trace, Var
-from tinygrad_rnn.scan.partition import partition
+from tinygrad_rnn.scan.partition import Partition, partition
 
 #: y = c + a @ b, for matrices; y may be written over c.
 add_product = Primitive("add_product", lambda xp, c, a, b: c + xp.matmul(a, b))
 
 
 def rewritten(program: Program) -> Program:
-    """The step with its products added to what is there, and splits before elementwise equations.
+    """The step with few products, added to what is there, and splits before elementwise equations.
 
     Sums of parts may hold products again, which appear only when the splits have moved.
     """
-    program = _TakingApart(program).run()
+    program = _Joining(_TakingApart(program).run()).run()
     return _Accumulating(_Splitting(_Accumulating(program).run()).run()).run()
 
 
@@ -63,13 +66,17 @@ class _Rewriting:
         inputs = [[self.trace.input(x, x.name) for x in kind] for kind in kinds]
         for old, new in zip(kinds, inputs, strict=True):
             self.known.update(zip(old, new, strict=True))
-        for equation in program.equations:
+        for equation in self.order():
             self.write(equation)
         outputs = (
             [self.known[x] for x in kind]
             for kind in (program.next_carry, program.stacked, program.summed)
         )
         return Program(self.trace.equations, *inputs, *outputs)
+
+    def order(self) -> Sequence[Equation]:
+        """The equations, each after those that it needs."""
+        return self.program.equations
 
     def write(self, equation: Equation) -> None:
         """The equation as it is."""
@@ -87,14 +94,26 @@ class _Rewriting:
 class _TakingApart(_Rewriting):
     """Operations along the last axis as elementwise ones and reductions that keep that axis.
 
-    And what is broadcast only for elementwise equations is left to them.
+    What is broadcast only for elementwise equations is left to them. And `[h, x] @ W`, of which a
+    part does not depend on the state, is `h @ W_h + x @ W_x`.
     """
+
+    def __init__(self, program: Program) -> None:
+        super().__init__(program)
+        self.fixed = partition(program).fixed_values
+        self.moving = set(program.carry)
+        for equation in program.equations:
+            if any(x in self.moving for x in equation.variables):
+                self.moving.update(equation.outputs)
 
     def write(self, equation: Equation) -> None:
         """An operation's parts; other equations as they are."""
         primitive, params = equation.primitive, equation.params
         if primitive is broadcast_to and self._users_broadcast(equation.outputs[0]):
             self.known[equation.outputs[0]] = self.known[equation.inputs[0]]
+            return
+        if primitive is matmul and self._joins_what_is_there(equation):
+            self._write_sum_of_products(equation)
             return
         if params.get("axes") != (-1,) or primitive not in _ALONG_ROWS:
             super().write(equation)
@@ -110,6 +129,29 @@ class _TakingApart(_Rewriting):
             return
         kept = primitive(x, **along)
         self.known[y] = kept if params["keepdims"] else reshape(kept, shape=y.shape)
+
+    def _joins_what_is_there(self, product: Equation) -> bool:
+        """Whether a left operand is a concatenation that has a part which is there before."""
+        a, b = product.inputs
+        maker = a.equation
+        return (
+            maker is not None
+            and maker.primitive is concatenate
+            and maker.params["axis"] == -1
+            and a in self.moving
+            and b in self.fixed
+            and len(a.shape) == len(b.shape) == 2
+            and any(x not in self.moving for x in maker.inputs)
+        )
+
+    def _write_sum_of_products(self, product: Equation) -> None:
+        a, b = product.inputs
+        parts = a.equation.inputs
+        rows = split(self.known[b], sizes=tuple(x.shape[-1] for x in parts), axis=-2)
+        first, *others = (matmul(self.known[x], W) for x, W in zip(parts, rows, strict=True))
+        for term in others:
+            first = first + term
+        self.known[product.outputs[0]] = first
 
     def _users_broadcast(self, x: Var) -> bool:
         """Whether every user would give the same for a smaller x, next to another operand."""
@@ -131,6 +173,43 @@ _ALONG_ROWS = (
 )
 
 
+class _Joining(_Rewriting):
+    """Products in the loop of one left operand with matrices that are the same at all steps."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__(program)
+        self.parts = parts = partition(program)
+        self.beside: dict[Var, list[Equation]] = {}  # by their left operand
+        for equation in parts.loop:
+            if is_plain_product(equation, parts):
+                self.beside.setdefault(equation.inputs[0], []).append(equation)
+
+    def order(self) -> Sequence[Equation]:
+        """What is the same at all steps comes first: matrices are joined before all are needed."""
+        fixed = set(self.parts.fixed)
+        return [*self.parts.fixed, *(x for x in self.program.equations if x not in fixed)]
+
+    def write(self, equation: Equation) -> None:
+        """All products of one left operand, at the first of them; other equations as they are."""
+        several = self.beside.get(equation.inputs[0], []) if equation.inputs else []
+        if len(several) < 2 or not any(x is equation for x in several):
+            super().write(equation)
+        elif equation is several[0]:
+            matrices = [self.known[x.inputs[1]] for x in several]
+            whole = matmul(self.known[equation.inputs[0]], concatenate(*matrices, axis=-1))
+            sizes = tuple(x.shape[-1] for x in matrices)
+            parts = split(whole, sizes=sizes, axis=-1)
+            self.known.update(zip((x.outputs[0] for x in several), parts, strict=True))
+
+
+def is_plain_product(equation: Equation, parts: Partition) -> bool:
+    """Whether an equation is a product of rows with a matrix that is the same at all steps."""
+    if equation.primitive is not matmul:
+        return False
+    a, b = equation.inputs
+    return len(a.shape) == len(b.shape) == 2 and a.dtype == b.dtype and b in parts.fixed_values
+
+
 class _Accumulating(_Rewriting):
     """Sums with products in them: each product is added to another term, in the same memory.
 
@@ -139,9 +218,8 @@ class _Accumulating(_Rewriting):
 
     def __init__(self, program: Program) -> None:
         super().__init__(program)
-        parts = partition(program)
-        self.moving = {x for equation in parts.loop for x in equation.outputs}
-        self.fixed = parts.fixed_values
+        self.parts = parts = partition(program)
+        self.makers = {x: equation for equation in parts.loop for x in equation.outputs}
         self.sums: set[Equation] = set()  # those that are part of a larger sum
         for equation in program.equations:
             if equation.primitive is add:
@@ -155,20 +233,39 @@ class _Accumulating(_Rewriting):
             return
         terms = list(self._terms(equation)) if equation.primitive is add else []
         products = [x for x in terms if self._is_product(x, equation)]
-        target = self._target(terms, products, equation)
-        if target is None:
+        others = [x for x in terms if not any(x is y for y in products)]
+        factors = self._factors(products)
+        target = self._target(others, equation)
+        if not products or (target is None and len(products) == len(factors) == 1):
             for part in [*self._inner(equation), equation]:
                 super().write(part)
             return
-        others = [x for x in terms if x is not target and not any(x is y for y in products)]
-        total = self.known[target]
-        if isinstance(target.equation.primitive, Elementwise):  # a kernel adds the others first
-            total, others = self._plus(total, others), []
-        for x in products:
-            if x is not target:
-                a, b = x.equation.inputs
-                total = add_product(total, self.known[a], self.known[b])
+        if target is None:
+            total = matmul(*factors.pop(0))
+        else:
+            others = [x for x in others if x is not target]
+            total = self.known[target]
+            if isinstance(target.equation.primitive, Elementwise):  # a kernel adds the others first
+                total, others = self._plus(total, others), []
+        for a, b in factors:
+            total = add_product(total, a, b)
         self.known[equation.outputs[0]] = self._plus(total, others)
+
+    def _factors(self, products: Sequence[Var]) -> list[tuple[Any, Any]]:
+        """What is multiplied: of products of what kernels compute, the factors side by side."""
+        found, lefts, rights = [], [], []
+        for x in products:
+            a, b = (self.known[y] for y in x.equation.inputs)  # type: ignore[union-attr]
+            maker = self.makers.get(x.equation.inputs[0])  # type: ignore[union-attr]
+            by_kernel = maker is not None and isinstance(maker.primitive, Elementwise)
+            if by_kernel and is_plain_product(self.makers[x], self.parts):
+                lefts.append(a)
+                rights.append(b)
+            else:
+                found.append((a, b))
+        if len(lefts) > 1:
+            return [*found, (concatenate(*lefts, axis=-1), concatenate(*rights, axis=-2))]
+        return [*found, *zip(lefts, rights, strict=True)]
 
     def _plus(self, total: Any, terms: Sequence[Any]) -> Any:
         for x in terms:
@@ -196,11 +293,10 @@ class _Accumulating(_Rewriting):
         """Whether a term is a product of matrices in the loop, used for this sum alone."""
         return (
             type(x) is Var
-            and x.equation is not None
-            and x.equation.primitive is matmul
-            and x in self.moving
+            and x in self.makers
+            and self.makers[x].primitive is matmul
             and self._may_be_written_over(x, total)
-            and all(len(y.shape) == 2 for y in x.equation.inputs)
+            and all(len(y.shape) == 2 for y in self.makers[x].inputs)
         )
 
     def _may_be_written_over(self, x: Any, total: Equation) -> bool:
@@ -208,7 +304,7 @@ class _Accumulating(_Rewriting):
         (y,) = total.outputs
         if type(x) is not Var or x.equation is None or self.only_user(x) is None:
             return False
-        if x in self.fixed:
+        if x in self.parts.fixed_values:
             return False
         if len(x.shape) != 2 or x.shape != y.shape or x.dtype != y.dtype:
             return False
@@ -224,16 +320,12 @@ class _Accumulating(_Rewriting):
             x.equation.primitive, Elementwise
         )
 
-    def _target(self, terms: Sequence[Any], products: Sequence[Any], total: Equation) -> Any:
+    def _target(self, terms: Sequence[Any], total: Equation) -> Any:
         """The term that the products are added to: best one that is there before the loop."""
-        if not products:
-            return None
         possible = [x for x in terms if self._may_be_written_over(x, total)]
-        others = [x for x in possible if not any(x is product for product in products)]
-        ahead = [x for x in others if x not in self.moving]
+        ahead = [x for x in possible if x not in self.makers]
         matrices = [x for x in ahead if not isinstance(x.equation.primitive, Elementwise)]
-        best = [*matrices, *ahead, *others, *products[1:]]
-        return best[0] if best else None
+        return next(iter([*matrices, *ahead, *possible]), None)
 
 
 class _Splitting(_Rewriting):
