@@ -9,11 +9,12 @@ import math
 import numpy as np
 import pytest
 from arrays import host, on_device
+from test_cuda_source import compiled_for, needs_nvrtc
 
 import tinygrad_rnn as torch
 from tinygrad_rnn import ops
 from tinygrad_rnn.nn import functional as F
-from tinygrad_rnn.ops.adding import add_in_order
+from tinygrad_rnn.ops.adding import SOURCE, add_in_order
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -51,6 +52,12 @@ def test_one_value_after_the_other(shape, count, dtype, xp, on_a_gpu):
         add_in_order(xp, found, *on_device([places, x]))
         np.add.at(y, places, x)
         assert host(found).tobytes() == y.tobytes()
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("value", ["float", "double", "long long"])
+def test_the_kernel_compiles_for_a_gpu(value):
+    compiled_for("sm_90", f"typedef {value} value;\n{SOURCE}")
 
 
 def test_float16_is_rounded_once(xp, on_a_gpu):

@@ -6,16 +6,13 @@ The kernels run on the test double, which compiles them with g++, and on a GPU w
 import numpy as np
 import pytest
 from arrays import host
-from strict_double.compiled import has_compiler
+from test_cuda_source import compiled_for, needs_nvrtc
 
 import tinygrad_rnn as torch
 from tinygrad_rnn import philox
 from tinygrad_rnn.random import Generator
 
-pytestmark = [
-    pytest.mark.usefixtures("device"),
-    pytest.mark.skipif(not has_compiler(), reason="no g++ to compile the kernels with"),
-]
+pytestmark = pytest.mark.usefixtures("device")
 
 LAST = 2**64 - 1
 COUNTERS = [[0, 0, 0, 0], [LAST, 0, 0, 7], [LAST - 1, LAST, LAST, 3], [LAST] * 4, [1, 2, 3, 4]]
@@ -105,3 +102,9 @@ def test_generator(dtype, bounds, device):
         assert (found.shape, found.dtype) == (wanted.shape, wanted.dtype)
         assert host(found).tobytes() == wanted.tobytes()
     assert (ours.get_state() == numpys.get_state()).all()
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+def test_the_kernels_compile_for_a_gpu(architecture):
+    assert ".f64" in compiled_for(architecture, philox.SOURCE)
