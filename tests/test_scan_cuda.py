@@ -308,13 +308,41 @@ def test_loops_are_captured_by_the_second_run():
     assert graphs[2] is graphs[1]
 
 
-def test_a_frame_with_calls_in_its_loop_is_used_again():
-    (case,) = (case for case in CASES if case.name == "attention")  # a product of three axes
-    program = program_of(case, "float64")
+def running_sums(U):
+    """Sums along columns and over rows, which CuPy computes."""
+
+    def step(x, h):
+        z = (x + h @ U).cumsum(-1)
+        h = (z - z.mean(0)).tanh()
+        return h, h
+
+    return step
+
+
+def test_calls_of_the_array_library_are_captured_too():
+    rng = np.random.default_rng(5)
+    x, h, U = (torch.tensor(rng.standard_normal(n)) for n in [(4, 3, 5), (3, 5), (5, 5)])
+    program = trace_step(running_sums(U), x, h).program()
     pool.clear()
-    plan = check(program, 4)
-    assert [x for x in pool._frames if x.plan is plan] == pool._frames
-    assert len(pool._frames) == 1
+    plan = check(program, 4, runs=4)
+    assert counted(plan)[2] == 2
+    (frame,) = pool._frames  # the calls' operands do not keep it from being used again
+    assert frame._graph is not None
+
+
+def test_calls_that_cannot_be_captured_are_launched(capsys):
+    """Two products of different sizes, which no launch of cuBLAS does at once."""
+    rng = np.random.default_rng(6)
+    x, h, U = (torch.tensor(rng.standard_normal(n)) for n in [(4, 3, 5), (3, 5), (5, 5)])
+
+    def cell(x, h):
+        h = (x + torch.einsum("bi,ij,bj->bi", h, U, h)).tanh()
+        return h, h
+
+    plan = check(trace_step(cell, x, h).program(), 4)
+    assert plan.refused() == "einsum: CuPy's own products of matrices cannot be captured"
+    explain(cell, x, h)
+    assert "launched one by one, because a CUDA graph is refused (einsum" in capsys.readouterr().out
 
 
 def test_sequences_that_move_are_copied_and_the_loop_is_captured_again():

@@ -104,15 +104,18 @@ class ndarray:
     # Out of the double: what is said aloud is a transfer, the rest is refused.
 
     def get(self, stream=None, order="C", out=None, blocking=True):
+        cuda.check_not_capturing()
         if out is None:
             return np.array(self.host, order=order)
         np.copyto(out, self.host)
         return out
 
     def item(self):
+        cuda.check_not_capturing()
         return self.host.item()
 
     def tolist(self):
+        cuda.check_not_capturing()
         return self.host.tolist()
 
     def tobytes(self, order="C"):
@@ -257,18 +260,44 @@ def wrapped(result, *parents):
     for parent in parents:
         if parent.data.mem.owner is owner:
             return parent._view(result)
-    cuda.check_not_capturing()
+    cuda.check_captured(result)
     made = object.__new__(ndarray)
     made._own(result)
     return made
 
 
-@np.errstate(all="ignore")
 def silently(function, *args, **options):
     """Call a NumPy function as a GPU computes: without a warning of overflow or of 1/0.
 
     The errors are of CuPy's types, but not in NumPy's words: nobody is to rely on these.
+    While a graph is captured, what is computed now gives shapes only, and is noted down to be
+    computed again, into the same memory, whenever the graph is launched.
     """
+    result = _refused_as_on_a_device(function, *args, **options)
+    if cuda.get_current_stream().is_capturing():
+        result = np.asarray(result) if isinstance(result, np.generic) else result
+        writes = options.get("out") is not None or function is operator.setitem
+        if not writes and (type(result) is not np.ndarray or _views(result, args)):
+            return result
+        cuda.capture(_again, function, args, options, result)
+        cuda.note(result)
+    return result
+
+
+def _views(result, args):
+    """Whether a result lies in the memory of an argument, so that nothing was computed."""
+    return any(np.may_share_memory(result, x) for x in args if isinstance(x, np.ndarray))
+
+
+@np.errstate(all="ignore")
+def _again(function, args, options, result):
+    made = function(*args, **options)
+    if type(result) is np.ndarray and made is not result:
+        np.copyto(result, made)
+
+
+@np.errstate(all="ignore")
+def _refused_as_on_a_device(function, *args, **options):
     try:
         return function(*args, **options)
     except np.exceptions.AxisError:

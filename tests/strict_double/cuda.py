@@ -1,8 +1,8 @@
 """Devices, streams, events and memory of the test double: `cupy.cuda`, with two GPUs on the host.
 
 Nothing runs asynchronously: a stream is a name, and an event a time. While a stream captures, what
-is launched (kernels, products of matrices) is noted down for the graph and not done; operations on
-arrays are not noted, so the double refuses them then. The arrays are in `array.py`.
+is launched (kernels, products of matrices, most operations on arrays) is noted down for the graph;
+what is not noted is refused. The arrays are in `array.py`.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ class Stream:
         self.is_non_blocking = non_blocking
         self._before = []
         self._captured = None  # what is launched while a graph is captured
+        self._results = []  # the NumPy arrays that it will compute
 
     def use(self):
         global _stream
@@ -124,7 +125,7 @@ class Stream:
         self._captured = []
 
     def end_capture(self):
-        captured, self._captured = self._captured, None
+        captured, self._captured, self._results = self._captured, None, []
         if captured is None:
             raise CUDARuntimeError("cudaErrorIllegalState: no capture was begun")
         return Graph(captured)
@@ -157,10 +158,27 @@ def launch(function, *args):
         captured.append((function, args))
 
 
+def capture(function, *args):
+    """Note something down that the current stream, which captures, will do."""
+    get_current_stream()._captured.append((function, args))
+
+
+def note(result):
+    """A NumPy array will be computed by the graph that is being captured."""
+    get_current_stream()._results.append(result)
+
+
+def check_captured(result):
+    """Raise CUDARuntimeError if a stream captures, and a NumPy array will not be computed by it."""
+    stream = get_current_stream()
+    if stream.is_capturing() and not any(x is result for x in stream._results):
+        check_not_capturing()
+
+
 def check_not_capturing():
     """Raise CUDARuntimeError if the current stream captures."""
     if get_current_stream().is_capturing():
-        raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: the double notes launches only")
+        raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: this cannot be captured")
 
 
 def get_current_stream(device_id=-1):

@@ -158,7 +158,7 @@ def where(condition, x=None, y=None):
     """x or y as the condition says; alone, where it is true."""
     if x is None and y is None:
         return nonzero(condition)
-    return wrapped(np.where(array_of(condition), operand(x), operand(y)))
+    return wrapped(silently(np.where, array_of(condition), operand(x), operand(y)))
 
 
 def clip(a, a_min, a_max, out=None):
@@ -178,7 +178,7 @@ def copyto(dst, src, casting="same_kind", where=None):
 
 def pad(array, pad_width, mode="constant", **kwargs):
     """Margins around an array."""
-    return wrapped(np.pad(array_of(array), plain(pad_width), mode, **kwargs))
+    return wrapped(silently(np.pad, array_of(array), plain(pad_width), mode, **kwargs))
 
 
 def einsum(*operands, **kwargs):
