@@ -70,7 +70,8 @@ class Frame:
         arrays = [*self._arrays.values(), *self.carry]
         self.owners = [x.data.mem for x in arrays]
         self.nbytes = sum(x.nbytes for x in arrays)
-        self._references = [sys.getrefcount(x) for x in self.owners]
+        self._pointers = [x.data for x in arrays]  # a view has one of its own, or shares its base's
+        self._references = self._count()
 
     def fits(self, plan: Any, length: int, reverse: bool) -> bool:
         """Whether this frame is for such a run, on the device and stream that are now current."""
@@ -79,7 +80,11 @@ class Frame:
 
     def idle(self) -> bool:
         """Whether the memory is not being used: no run, and no view that a run handed out."""
-        return not self.busy and [sys.getrefcount(x) for x in self.owners] == self._references
+        return not self.busy and self._count() == self._references
+
+    def _count(self) -> list[int]:
+        """How often the memory is referred to: by allocations and by pointers to them."""
+        return [sys.getrefcount(x) for x in (*self.owners, *self._pointers)]
 
     # Building.
 
@@ -249,7 +254,7 @@ class Frame:
         """By the graph; at first by launches, which also compiles what they need."""
         if self._loop is None:
             self._loop = self._bind_loop(products)
-            self._references = [sys.getrefcount(x) for x in self.owners]  # calls hold some
+            self._references = self._count()  # calls hold some
             run("loop", make, self._loop)
             return
         if self._graph is None and self._may_capture(products):
