@@ -100,9 +100,8 @@ class Writable(Operators):
             try:
                 getattr(xp, ufunc)(array, value, out=array, casting="same_kind")
             except (ValueError, TypeError) as error:
-                kind = TypeError if type(error) is TypeError else RuntimeError
                 operands = f"{describe(array)}, {describe(value)}"
-                raise kind(f"{name}({operands}): {error}") from error
+                raise RuntimeError(f"{name}({operands}): {error}") from error
 
         return self.in_place(name, write, other)
 

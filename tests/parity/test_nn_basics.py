@@ -5,15 +5,16 @@ import inspect
 import numpy as np
 import pytest
 
-from tinygrad_rnn import nn, random
+from tinygrad_rnn import nn, random, tensor
 from tinygrad_rnn.nn.utils import (
     clip_grad_norm_,
     get_total_norm,
     parameters_to_vector,
 )
-from tinygrad_rnn.tensor import Tensor
 
 torch = pytest.importorskip("torch")
+
+pytestmark = pytest.mark.usefixtures("device")
 
 TOLERANCE = {np.float64: 1e-10, np.float32: 2e-5}
 
@@ -23,7 +24,7 @@ class Ours:
 
     nn = nn
     dtype = staticmethod(lambda dtype: dtype)
-    tensor = staticmethod(lambda array: Tensor(np.asarray(array)))
+    tensor = staticmethod(lambda array: tensor(np.asarray(array)))
 
 
 class Theirs:
@@ -234,10 +235,10 @@ def test_gains(nonlinearity, param):
 @pytest.mark.parametrize("max_norm", [0.1, 1e6])
 def test_clip_grad_norm(norm_type, max_norm):
     gradients = [_numbers(3, 4), _numbers(5, seed=1), _numbers(1, 2, 3, seed=2)]
-    mine = [nn.Parameter(Tensor(np.zeros(g.shape))) for g in gradients]
+    mine = [nn.Parameter(tensor(np.zeros(g.shape))) for g in gradients]
     other = [torch.nn.Parameter(torch.zeros(g.shape, dtype=torch.float64)) for g in gradients]
     for p, q, g in zip(mine, other, gradients, strict=True):
-        p.grad, q.grad = Tensor(g.copy()), torch.from_numpy(g.copy())
+        p.grad, q.grad = tensor(g.copy()), torch.from_numpy(g.copy())
     norm = clip_grad_norm_(mine, max_norm, norm_type)
     norm_torch = torch.nn.utils.clip_grad_norm_(other, max_norm, norm_type)
     np.testing.assert_allclose(norm.item(), norm_torch.item(), rtol=1e-12)

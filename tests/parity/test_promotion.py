@@ -12,6 +12,8 @@ import tinygrad_rnn
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("device")
+
 FLOATS = ("float32", "float64")
 DTYPES = (*FLOATS, "int64", "int32", "bool")
 SHAPES = ((), (3,), (2, 3))
@@ -25,7 +27,7 @@ OPERATIONS = {
 
 def operand(library, shape, dtype):
     array = np.ones(shape, dtype)
-    return library.from_numpy(array).requires_grad_(dtype in FLOATS)
+    return library.tensor(array).requires_grad_(dtype in FLOATS)
 
 
 @pytest.mark.parametrize(

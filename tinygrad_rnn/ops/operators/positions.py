@@ -35,8 +35,11 @@ class Positions(Shapes):
             return to_device(np.asarray(index, dtype=None if index else np.int64), self.device)
         if isinstance(index, Tracer):
             index = index.array  # type: ignore[attr-defined]
-        if is_array(index) and device_of(index) is not self.device:
-            require_one_device("indexing", (self, index), ("the tensor", "the index"))
+        if is_array(index):
+            if device_of(index) is not self.device:
+                require_one_device("indexing", (self, index), ("the tensor", "the index"))
+            if index.dtype.kind not in "iub":
+                raise IndexError(f"indexing: indices are integers or a mask, not {index.dtype}")
         return index
 
     def _put(self, index: Any, value: Any) -> Self:

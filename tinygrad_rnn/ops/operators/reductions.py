@@ -221,7 +221,7 @@ class Reductions(Positions):
     ) -> bool:
         """Whether |x - other| <= atol + rtol · |other| everywhere: one answer."""
         a, b = self.array, other.array  # type: ignore[attr-defined]
-        return bool(namespace(a).allclose(a, b, rtol, atol, equal_nan))
+        return namespace(a).isclose(a, b, rtol, atol, equal_nan).all().item()  # type: ignore[no-any-return]
 
 
 def _root(total: Any, power: float) -> Any:
