@@ -68,6 +68,13 @@ def on_the_double():
         yield name
 
 
+@pytest.fixture(autouse=True)
+def _on_the_host_unless_asked(request, monkeypatch):
+    """A test that asks for no device is on the host, also between tests of its module that do."""
+    if not {"device", "on_the_double"} & {*request.fixturenames}:
+        monkeypatch.setattr(backend, "_default_device", None)
+
+
 @contextlib.contextmanager
 def _computing_on(param):
     """The default device is that of a param of `device`; nothing worked out before is known."""
