@@ -172,10 +172,10 @@ def test_normal(dtype):
 
 
 def test_shifted_and_scaled():
-    x = torch.empty(N).uniform_(-2, 3, generator=Generator(0)).numpy()
+    x = torch.empty(N).uniform_(-2, 4, generator=Generator(0)).numpy()
     assert x.min() >= -2
-    assert x.max() <= 3
-    assert abs(x.mean() - 0.5) < 5 * 5 / math.sqrt(12 * N)
+    assert x.max() <= 4
+    assert abs(x.mean() - 1) < 5 * 6 / math.sqrt(12 * N)
     x = torch.empty(N).normal_(3, 0.5, generator=Generator(0)).numpy()
     assert abs(x.mean() - 3) < 5 * 0.5 / math.sqrt(N)
     x = torch.normal(3, 0.5, (N,), generator=Generator(0)).numpy()
