@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
+from tinygrad_rnn.creation import tensor
 from tinygrad_rnn.optim import SGD, Adagrad, Adam, Optimizer
 from tinygrad_rnn.optim.lr_scheduler import (
     ConstantLR,
@@ -21,13 +22,12 @@ from tinygrad_rnn.optim.lr_scheduler import (
     SequentialLR,
     StepLR,
 )
-from tinygrad_rnn.tensor import Tensor
 
 pytestmark = pytest.mark.usefixtures("device")
 
 
 def make(kind=SGD, lrs=(0.5,), **options):
-    params = [Tensor(np.ones(2), requires_grad=True) for _ in lrs]
+    params = [tensor(np.ones(2), requires_grad=True) for _ in lrs]
     return kind([{"params": [p], "lr": lr} for p, lr in zip(params, lrs, strict=True)], **options)
 
 
@@ -202,7 +202,7 @@ def test_plateau_takes_a_nan_for_no_improvement():
 def test_plateau_with_a_floor_per_group_notices_a_new_group():
     optimizer = make(lrs=(1.0, 1.0))
     schedule = ReduceLROnPlateau(optimizer, patience=0, min_lr=[0.1, 0.2])
-    optimizer.add_param_group({"params": [Tensor(np.ones(1), requires_grad=True)]})
+    optimizer.add_param_group({"params": [tensor(np.ones(1), requires_grad=True)]})
     schedule.step(1.0)
     with pytest.raises(ValueError, match="min_lr has 2 values, the optimizer has 3 groups"):
         schedule.step(1.0)
@@ -287,7 +287,7 @@ def test_errors_of_sequences():
 def test_a_group_added_later_needs_a_new_schedule():
     optimizer = make()
     schedule = LambdaLR(optimizer, lambda t: 1.0)
-    optimizer.add_param_group({"params": [Tensor(np.ones(1), requires_grad=True)]})
+    optimizer.add_param_group({"params": [tensor(np.ones(1), requires_grad=True)]})
     optimizer.step()
     with pytest.raises(ValueError, match="made for 1 parameter groups, the optimizer now has 2"):
         schedule.step()

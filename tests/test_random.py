@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import tinygrad_rnn as torch
+from tinygrad_rnn.nn import functional as F
 from tinygrad_rnn.random import Generator, generator
+from tinygrad_rnn.scan import scan, unroll
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -126,22 +128,42 @@ def test_the_stream_is_that_of_numpys_philox():
     )
 
 
+def on_the_host(run, device):
+    """What `run` gives where the default device is the host."""
+    torch.set_default_device("cpu")
+    try:
+        return run()
+    finally:
+        torch.set_default_device(device)
+
+
 @pytest.mark.parametrize("name", DRAWS)
 def test_the_bits_and_the_state_are_those_of_the_host(name, device):
     """On a GPU numbers are drawn in another way, or elsewhere, and are the same."""
     here, there = Generator(11), Generator(11)
-    torch.set_default_device("cpu")
-    try:
-        torch.rand(3, generator=there)
-        expected = DRAWS[name](there)
-    finally:
-        torch.set_default_device(device)
-    torch.rand(3, generator=here)
-    found = DRAWS[name](here)
+
+    def drawn(generator):
+        torch.rand(3, generator=generator)
+        return DRAWS[name](generator)
+
+    found, expected = drawn(here), on_the_host(lambda: drawn(there), device)
     assert found.device == device
     assert found.dtype == expected.dtype
     assert found.numpy().tobytes() == expected.numpy().tobytes()
     assert (here.get_state() == there.get_state()).all()
+
+
+@pytest.mark.parametrize("recurrence", [scan, unroll])
+def test_the_masks_of_a_recurrence_are_those_of_the_host(recurrence, device):
+    def cell(x, h):
+        return (F.dropout(x, 0.3), torch.rand(2, dtype=torch.float64), torch.randn(1)), h
+
+    def drawn():
+        torch.manual_seed(3)
+        ys, _ = recurrence(cell, torch.ones(5, 3, 3), torch.zeros(1), reverse=True)
+        return [y.numpy().tobytes() for y in (*ys, F.dropout(torch.ones(7), 0.5))]
+
+    assert drawn() == on_the_host(drawn, device)
 
 
 # --- distributions -------------------------------------------------------------------------------
