@@ -8,6 +8,8 @@ from tinygrad_rnn.nn.attention import AdditiveAttention, DotProductAttention, Ge
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("device")
+
 B, T, S, Q, K, V, H = 3, 4, 6, 5, 7, 2, 8
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5}
 

@@ -14,6 +14,8 @@ import tinygrad_rnn as tg
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("device")
+
 PROGRAMS = {}
 
 
@@ -59,7 +61,7 @@ def assert_same(ours, theirs):
 def value(t, *shape, seed=0, dtype=np.float64, grad=True):
     """The same numbers in both libraries."""
     drawn = np.random.default_rng(seed).standard_normal(shape).astype(dtype)
-    x = t.from_numpy(drawn)
+    x = t.tensor(drawn)
     return x.requires_grad_() if grad else x
 
 

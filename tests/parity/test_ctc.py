@@ -11,9 +11,12 @@ import pytest
 
 import tinygrad_rnn.nn as our_nn
 import tinygrad_rnn.nn.functional as ours
+from tinygrad_rnn import tensor
 from tinygrad_rnn.tensor import Tensor
 
 torch = pytest.importorskip("torch")
+
+pytestmark = pytest.mark.usefixtures("device")
 theirs = torch.nn.functional
 
 TOLERANCE = {np.float64: 1e-10, np.float32: 2e-5}
@@ -99,7 +102,11 @@ def test_targets_that_do_not_fit(reduction, dtype):
     frames = [3, 7, 9, 3, 5, 0]  # too few for rows 0, 3 and 5
     _compare(dtype, scores, targets, frames, COUNTS, reduction=reduction, zero_infinity=True)
     mine = ours.ctc_loss(
-        Tensor(scores).log_softmax(-1), Tensor(targets), frames, COUNTS, reduction=reduction
+        tensor(scores).log_softmax(-1),
+        tensor(targets),
+        frames,
+        COUNTS,
+        reduction=reduction,
     )
     other = theirs.ctc_loss(
         torch.from_numpy(scores).log_softmax(-1),
@@ -143,7 +150,12 @@ def test_module():
         for name in ("blank", "reduction", "zero_infinity"):
             assert getattr(mine, name) == getattr(other, name)
         np.testing.assert_allclose(
-            mine(Tensor(scores).log_softmax(-1), Tensor(targets), FRAMES, COUNTS).numpy(),
+            mine(
+                tensor(scores).log_softmax(-1),
+                tensor(targets),
+                FRAMES,
+                COUNTS,
+            ).numpy(),
             other(
                 torch.from_numpy(scores).log_softmax(-1), torch.from_numpy(targets), FRAMES, COUNTS
             ).numpy(),
@@ -181,7 +193,7 @@ WRONG = {
 def test_kinds_of_error(name):
     kinds = []
     for library, make in (
-        (ours, lambda values: Tensor(np.array(values))),
+        (ours, lambda values: tensor(np.array(values))),
         (theirs, lambda values: torch.from_numpy(np.array(values))),
     ):
         arguments = WRONG[name](make, make(_scores(np.float32, 5, 2, 4)))
@@ -193,11 +205,14 @@ def test_kinds_of_error(name):
 
 def test_pytorchs_gradient_of_log_probs_has_the_softmax_added():
     """The derivative of -log p by log_probs is -posterior; PyTorch gives exp(log_probs) more."""
-    log_probs = Tensor(_scores(np.float64, T, B, C)).log_softmax(-1).numpy()
-    mine, other = Tensor(log_probs).requires_grad_(), torch.from_numpy(log_probs).requires_grad_()
+    log_probs = tensor(_scores(np.float64, T, B, C)).log_softmax(-1).numpy()
+    mine, other = (
+        tensor(log_probs).requires_grad_(),
+        torch.from_numpy(log_probs).requires_grad_(),
+    )
     arguments = FRAMES, COUNTS
     targets = _targets("padded", 0)
-    ours.ctc_loss(mine, Tensor(targets), *arguments, reduction="sum").backward()
+    ours.ctc_loss(mine, tensor(targets), *arguments, reduction="sum").backward()
     theirs.ctc_loss(other, torch.from_numpy(targets), *arguments, reduction="sum").backward()
     real = np.arange(T)[:, None, None] < np.array(FRAMES)[:, None]
     np.testing.assert_allclose(

@@ -17,7 +17,10 @@ from tinygrad_rnn import nn
 torch = pytest.importorskip("torch")
 
 # PyTorch says that this layer runs on its plain code, not on oneDNN.
-pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:LSTM with projections is not supported"),
+    pytest.mark.usefixtures("device"),
+]
 
 T, B, D, H, P = 6, 3, 7, 5, 2  # steps, batch, input features, hidden units, projected units
 TOLERANCE = {"float64": 1e-10, "float32": 2e-5}
