@@ -117,7 +117,7 @@ def uniform(xp: Any, bits: np.random.Philox, shape: tuple[int, ...], dtype: Any)
     _kernel(xp, f"uniform_{y.dtype}")((-(-threads // _THREADS),), (_THREADS,), tuple(arguments))
     drawn = _move_on(bits, words)
     if y.dtype == np.float32:
-        half = int(drawn[-1] >> 32) if words else half
+        half = int(drawn[-1]) >> 32 if words else half
         waiting = (y.size - waiting) % 2
     bits.state = bits.state | {"has_uint32": waiting, "uinteger": half}
     return y
