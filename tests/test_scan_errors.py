@@ -109,7 +109,7 @@ NEED_VALUES = {
 def test_cells_that_need_values(name):
     cell, what = NEED_VALUES[name]
     line = cell.__code__.co_firstlineno + (cell.__name__ != "<lambda>")
-    with pytest.raises(RuntimeError, match="^scan: the cell ") as caught:
+    with pytest.raises(RuntimeError, match=r"^scan: the cell ") as caught:
         scan(cell, XS, H0)
     message = str(caught.value)
     said, where = message.split(f" at {__file__}:")  # the line itself holds the expected words
