@@ -28,8 +28,15 @@ extern "C" __global__ void add_in_order(
     long long row = sorted[first];
     if (row < 0 || row >= rows) return;
     if (first > 0 && sorted[first - 1] == row) return;  // an earlier thread adds up this row
+    // Where the row ends, in steps that double and then halve: known beforehand, so that the loads
+    // of the sum need not wait for one another.
+    long long last = first, step = 1;
+    for (; last + step < count && sorted[last + step] == row; step *= 2) last += step;
+    for (; step > 0; step /= 2)
+        if (last + step < count && sorted[last + step] == row) last += step;
     value sum = y[row * width + column];
-    for (long long k = first; k < count && sorted[k] == row; k++)
+    #pragma unroll 8
+    for (long long k = first; k <= last; k++)
         sum += x[source[k] * width + column];
     y[row * width + column] = sum;
 }
