@@ -12,7 +12,6 @@ import pytest
 import tinygrad_rnn.nn as our_nn
 import tinygrad_rnn.nn.functional as ours
 from tinygrad_rnn import tensor
-from tinygrad_rnn.tensor import Tensor
 
 torch = pytest.importorskip("torch")
 
@@ -49,7 +48,7 @@ def _run(library, make, scores, targets, *arguments, **options):
 
 
 def _compare(dtype, *arguments, **options):
-    found = _run(ours, Tensor, *arguments, **options)
+    found = _run(ours, tensor, *arguments, **options)
     expected = _run(theirs, torch.from_numpy, *arguments, **options)
     for mine, other in zip(found, expected, strict=True):
         assert mine.dtype == other.dtype == dtype
@@ -89,7 +88,7 @@ def test_one_sequence_without_a_batch_axis(reduction, dtype):
                     make(np.full(shape, len(target))),
                     reduction=reduction,
                 )
-                for library, make in ((ours, Tensor), (theirs, torch.from_numpy))
+                for library, make in ((ours, tensor), (theirs, torch.from_numpy))
             )
             np.testing.assert_allclose(mine.numpy(), other.numpy(), rtol=TOLERANCE[dtype])
             assert mine.shape == tuple(other.shape)
@@ -134,7 +133,7 @@ def test_many_frames():
     arguments = [200, 150, 120, 90], [40, 30, 1, 40]
     exact = scores.astype(np.float64)
     _compare(np.float64, exact, targets, *arguments, reduction="sum")
-    found = _run(ours, Tensor, scores, targets, *arguments, reduction="none")
+    found = _run(ours, tensor, scores, targets, *arguments, reduction="none")
     other = _run(theirs, torch.from_numpy, scores, targets, *arguments, reduction="none")
     expected = _run(theirs, torch.from_numpy, exact, targets, *arguments, reduction="none")
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
@@ -225,7 +224,7 @@ def test_pytorchs_gradient_of_an_infinite_loss_is_nan_and_ours_zero():
     scores, targets = _scores(np.float64, 2, 2, C), np.array([[1, 1], [1, 2]])
     mine, other = (
         _run(library, make, scores, targets, [2, 2], [2, 2], reduction="none")
-        for library, make in ((ours, Tensor), (theirs, torch.from_numpy))
+        for library, make in ((ours, tensor), (theirs, torch.from_numpy))
     )
     np.testing.assert_allclose(mine[0], other[0])
     assert np.isnan(other[1][:, 0]).all()
