@@ -6,6 +6,7 @@ The second half compares names and parameters with CuPy itself. That needs CuPy,
 import inspect
 import re
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -78,6 +79,7 @@ REFUSED = {
     "an array of objects": lambda x, k: xp.asarray(["a"]),
     "memory of the host": lambda x, k: xp.from_dlpack(np.ones(3)),
     "a stranger reading its memory": lambda x, k: np.from_dlpack(x),
+    "a weak reference to memory": lambda x, k: weakref.ref(x.data.mem),
     "drawing": lambda x, k: xp.random,
 }
 

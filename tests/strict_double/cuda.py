@@ -7,10 +7,10 @@ what is not noted is refused. The arrays are in `array.py`.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import sys
 import time
-import weakref
 
 from strict_double import runtime
 from strict_double.runtime import CUDARuntimeError
@@ -210,17 +210,22 @@ def get_elapsed_time(start_event, end_event):
 
 # --- memory --------------------------------------------------------------------------------------
 
-_alive = weakref.WeakSet()
+_used = collections.Counter()  # bytes, by device
 
 
 class Memory:
     """One allocation: the NumPy array that owns it, and the device it is said to be on."""
 
+    __slots__ = ("device_id", "owner", "size")  # so that, as CuPy's, it takes no weak references
+
     def __init__(self, owner):
         self.owner = owner
         self.device_id = runtime.getDevice()
         self.size = owner.nbytes
-        _alive.add(self)
+        _used[self.device_id] += self.size
+
+    def __del__(self):
+        _used[self.device_id] -= self.size
 
     @property
     def ptr(self):
@@ -257,7 +262,7 @@ class MemoryPool:
     """The figures of the current device's pool, which keeps nothing back."""
 
     def used_bytes(self):
-        return sum(memory.size for memory in _alive if memory.device_id == runtime.getDevice())
+        return _used[runtime.getDevice()]
 
     def total_bytes(self):
         return self.used_bytes()
