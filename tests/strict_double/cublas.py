@@ -134,6 +134,7 @@ class Library:
         return SUCCESS
 
 
+@np.errstate(all="ignore")  # a GPU warns of nothing
 def _multiply(a, b, c, factor, keep):
     wide = np.float32 if c.dtype == np.float16 else c.dtype
     product = factor * (a.astype(wide) @ b.astype(wide))
