@@ -92,18 +92,12 @@ def test_it_refuses(name):
         REFUSED[name](HERE["x"].copy(), HERE["k"].copy())
 
 
-def test_truth_and_numbers_may_be_read_where_it_is_said():
+def test_what_is_said_aloud_is_read():
     x = xp.asarray(2.5)
-    with xp.reading():
-        assert bool(x)
-        assert float(x) == 2.5
-        assert int(x) == 2
-    with pytest.raises(TypeError, match=r"say \.item\(\)"):
-        float(x)
     assert x.item() == 2.5
     assert x.tolist() == 2.5
     assert type(x.get()) is np.ndarray
-    assert xp.asnumpy(x) == 2.5
+    assert repr(x) == "array(2.5)"
 
 
 # --- what it does --------------------------------------------------------------------------------
@@ -111,7 +105,7 @@ def test_truth_and_numbers_may_be_read_where_it_is_said():
 
 def test_results_are_arrays_of_the_double_always():
     x = HERE["x"]
-    for y in (x.sum(), x[0, 0], x + 1, 1 - x, -x, x @ x.T, x > 2, xp.allclose(x, x), x.max(0)):
+    for y in (x.sum(), x[0, 0], x + 1, 1 - x, -x, x @ x.T, x > 2, xp.isclose(x, x), x.max(0)):
         assert type(y) is xp.ndarray
     assert [type(row) for row in x] == [xp.ndarray] * 2
     assert [type(part) for part in xp.unique(x, return_counts=True)] == [xp.ndarray] * 2
@@ -265,7 +259,7 @@ def parameters(function):
 
 
 # The double's own names: its files, and what tests say to it.
-OWN = {"compiled", "cublas", "functions", "reading", "runtime", "special"}
+OWN = {"compiled", "cublas", "functions", "runtime", "special"}
 
 
 def test_every_name_is_cupys(cupy):

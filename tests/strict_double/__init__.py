@@ -30,7 +30,7 @@ from numpy import (
 )
 
 from strict_double import _core, cuda, functions
-from strict_double.array import ndarray, reading
+from strict_double.array import ndarray
 from strict_double.compiled import RawKernel, RawModule
 from strict_double.cuda import is_available
 from strict_double.functions import linalg

@@ -7,7 +7,6 @@ devices and memory in `cuda.py`. That names and parameters are CuPy's is tested,
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import operator
@@ -22,19 +21,6 @@ Array: TypeAlias = "ndarray | None"
 Arrays: TypeAlias = "list[ndarray]"
 Operand: TypeAlias = "ndarray | float | None"
 Kind: TypeAlias = "str | None"
-
-_reading = False
-
-
-@contextlib.contextmanager
-def reading():
-    """Allow bool(x), int(x) and float(x) inside, which copy to the host and wait for the GPU."""
-    global _reading
-    before, _reading = _reading, True
-    try:
-        yield
-    finally:
-        _reading = before
 
 
 class ndarray:
@@ -81,8 +67,6 @@ class ndarray:
     device = property(lambda self: self.data.device)
     flags = property(lambda self: Flags(self.host))
     T = property(lambda self: wrapped(self.host.T, self))
-    mT = property(lambda self: wrapped(self.host.swapaxes(-1, -2), self))
-    real = property(lambda self: wrapped(self.host.real, self))
 
     def __len__(self):
         return len(self.host)
@@ -131,18 +115,13 @@ class ndarray:
         raise TypeError(f"numpy.{function.__name__} was called on an array of the double")
 
     def __bool__(self):
-        return bool(self._read("bool"))
+        raise TypeError("bool() of a device array waits for the GPU; say .item() instead")
 
     def __int__(self):
-        return int(self._read("int"))
+        raise TypeError("int() of a device array waits for the GPU; say .item() instead")
 
     def __float__(self):
-        return float(self._read("float"))
-
-    def _read(self, what):
-        if not _reading:
-            raise TypeError(f"{what}() of a device array waits for the GPU; say .item() instead")
-        return self.host
+        raise TypeError("float() of a device array waits for the GPU; say .item() instead")
 
     @property
     def __cuda_array_interface__(self):
