@@ -351,6 +351,19 @@ def test_views_share_memory():
     assert not share_memory(x.clone(), x)
 
 
+def test_single_elements_are_views():
+    """NumPy's own would be copies."""
+    x = torch.zeros(3)
+    for part in (x[0], x[2], *x.unbind(), torch.zeros(3).unbind()[0]):
+        part.add_(1)
+    assert x.tolist() == [2, 1, 2]
+    w = torch.ones(1, requires_grad=True)
+    y = x[0] * w
+    x.fill_(7)
+    with pytest.raises(RuntimeError, match="changed by fill_"):
+        y.backward()
+
+
 def test_an_expanded_tensor_is_not_written():
     """NumPy would refuse by itself; on a GPU one write would change several elements."""
     x = torch.zeros(1, 3)

@@ -29,7 +29,10 @@ def is_basic(index: Any) -> bool:
 
 def _getitem(xp: Any, x: Any, *, index: Any) -> Any:
     if xp is np or is_basic(index):
-        return x[index]
+        y = x[index]
+        if isinstance(y, np.generic):  # of NumPy's, a copy; an element in place is a view
+            y = x[(*index, ...) if isinstance(index, tuple) else (index, ...)]
+        return y
     index, outside = _inside(xp, x.shape, index)
     return _spoilt(xp, x[index], outside)
 

@@ -148,10 +148,14 @@ def shape_of(value: Any) -> tuple[int, ...]:
     return tuple(getattr(value, "shape", ()))
 
 
+def library_beside(like: Any) -> Any:
+    """The array library of the device where a value is, or will be."""
+    return library(like.device) if isinstance(like, Tracer) else namespace(like)  # type: ignore[attr-defined]
+
+
 def zeros_beside(like: Any, shape: tuple[int, ...]) -> Any:
     """An array of zeros of a value's dtype, where that value is, or will be."""
-    xp = library(like.device) if isinstance(like, Tracer) else namespace(like)  # type: ignore[attr-defined]
-    return xp.zeros(shape, like.dtype)
+    return library_beside(like).zeros(shape, like.dtype)
 
 
 def _reads(rule: Rule | None) -> tuple[bool, list[bool]]:

@@ -74,11 +74,17 @@ concatenate: Primitive = Primitive(
     ),
 )
 
+
+def _unstack(xp: Any, x: Any, *, axis: int) -> list[Any]:
+    first = x if axis == -x.ndim else xp.moveaxis(x, axis, 0)
+    return list(first) if x.ndim > 1 else [first[k, ...] for k in range(len(first))]
+
+
 #: y₁, …, yₙ = x at each index of an axis; views. The way to loop over time: the adjoint of n
 #: outputs is one stack, where that of n times x[t] would fill n arrays of x's size.
 unstack = Primitive(
     "unstack",
-    lambda xp, x, *, axis: list(x if axis == -x.ndim else xp.moveaxis(x, axis, 0)),
+    _unstack,
     lambda gs, shapes, _x, *, axis: stack(*_with_zeros(gs, shapes), axis=axis),
 )
 

@@ -21,8 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_rnn.backend import namespace
-from tinygrad_rnn.ops.primitive import Primitive
+from tinygrad_rnn.ops.primitive import Primitive, library_beside
 from tinygrad_rnn.program import Program, Var
 from tinygrad_rnn.scan import cuda
 from tinygrad_rnn.scan.drawing import Drawing
@@ -146,7 +145,7 @@ class Recurrence(Primitive):
         stacks = outputs[count : count + len(program.stacked)]
         value.update(zip(program.stacked, stacks, strict=True))
         like = next(g for g in gs if g is not None)
-        xp = namespace(getattr(like, "array", like))
+        xp = library_beside(like)
         g_carry = [
             xp.zeros(program.carry[k].shape, program.carry[k].dtype) if gs[k] is None else gs[k]
             for k in pullback.carry
