@@ -11,14 +11,13 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command_line import TEXT, tinygrad
 
 import tinygrad_rnn
 from tinygrad_rnn import load
 from tinygrad_rnn.char_lm import Settings, Training
 from tinygrad_rnn.cli import main
 
-TEXT = "나랏말싸미 듕귁에 달아, and the quick brown fox runs away.\n" * 60
 TINY = shlex.split("--hidden 7 --embed 5 --batch 3 --seq 8")
 
 
@@ -28,14 +27,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("korean.txt").write_text(TEXT, "utf-8")
     return tmp_path
-
-
-def tinygrad(*arguments, status=0):
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == status, result.output
-    return result
 
 
 def train(*arguments, status=0):

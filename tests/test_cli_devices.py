@@ -8,13 +8,11 @@ import shlex
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from command_line import TEXT, tinygrad
 
 from tinygrad_rnn import backend
 from tinygrad_rnn.char_lm import Settings, Training, load_model
-from tinygrad_rnn.cli import main
 
-TEXT = "나랏말싸미 듕귁에 달아, and the quick brown fox runs away.\n" * 60
 TINY = shlex.split("train --text korean.txt --hidden 7 --embed 5 --batch 3 --seq 8")
 
 
@@ -27,20 +25,11 @@ def folder(tmp_path, monkeypatch):
     backend.set_default_device(None)
 
 
-def tinygrad(*arguments, status=0):
-    """What a command shows."""
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == status, result.output
-    return result.output
-
-
 @pytest.fixture
 def train(device):
     """Train on the device under test."""
     backend.set_default_device("cpu")
-    return lambda *options: tinygrad(*TINY, "--device", device, *options)
+    return lambda *options: tinygrad(*TINY, "--device", device, *options).output
 
 
 def losses(shown):
@@ -51,7 +40,7 @@ def losses(shown):
 @pytest.mark.parametrize("options", [["--cell", "rnn"], ["--layers", "2", "--dropout", "0.2"]])
 def test_a_run_loses_what_it_loses_on_the_host(options, train, device):
     there = train("--steps", 10, "--out", "there", *options)
-    here = tinygrad(*TINY, "--steps", 10, "--out", "here", *options)
+    here = tinygrad(*TINY, "--steps", 10, "--out", "here", *options).output
     assert f"on {backend.device(device)}" in there
     assert len(losses(there)) == 10
     assert losses(there) == pytest.approx(losses(here), abs=2e-3)
@@ -83,7 +72,8 @@ def test_a_model_of_one_device_writes_the_same_on_another(train, device):
     model, _ = load_model("run/checkpoint.safetensors", device)
     assert {parameter.device for parameter in model.parameters()} == {backend.device(device)}
     sample = ("sample", "--checkpoint", "run", "--prompt", "the ", "--length", 20, "--seed", 0)
-    assert tinygrad(*sample, "--device", device) == tinygrad(*sample)
+    there = tinygrad(*sample, "--device", device).output
+    assert there == tinygrad(*sample).output
 
 
 DIAGNOSES = ["flow", "nan", "summary", "profile --runs 1", "graph --out a.svg"]
@@ -93,5 +83,5 @@ DIAGNOSES = ["flow", "nan", "summary", "profile --runs 1", "graph --out a.svg"]
 def test_diagnose_looks_at_a_model_on_the_device(command, train, device):
     train("--steps", 1, "--out", "run")
     name, *options = command.split()
-    shown = tinygrad("diagnose", name, "run", *options, "--device", device)
+    shown = tinygrad("diagnose", name, "run", *options, "--device", device).output
     assert shown.startswith("run/checkpoint.safetensors, reading")

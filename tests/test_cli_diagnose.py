@@ -9,6 +9,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from command_line import TEXT, tinygrad
 
 import tinygrad_rnn as torch
 from tinygrad_rnn import backend
@@ -18,7 +19,6 @@ from tinygrad_rnn.cli.diagnose import diagnose
 from tinygrad_rnn.cli.target import resolve
 from tinygrad_rnn.diagnose import gradient_flow, summary
 
-TEXT = "나랏말싸미 듕귁에 달아, and the quick brown fox runs away.\n" * 60
 CELL = """
 from sizes import H  # a neighbour of this file
 import tinygrad_rnn as torch
@@ -59,14 +59,6 @@ def folder(tmp_path, monkeypatch):
     Path("cells/sizes.py").write_text("H = 3\n")
     yield tmp_path
     sys.modules.pop("sizes", None)
-
-
-def tinygrad(*arguments, status=0):
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == status, result.output
-    return result
 
 
 def refused(*arguments):

@@ -155,7 +155,6 @@ def test_a_step_is_few_products_and_kernels(name, forward, backward):
     step = program_of(case, "float32")
     for program, wanted in ((step, forward), (pulled_back(step), backward)):
         plan = cuda.Plan(program)
-        plan.lower()
         assert counted(plan) == wanted
 
 
@@ -163,7 +162,6 @@ def test_the_recurrent_product_is_added_to_the_product_with_the_input():
     for name in ("RNN tanh", "LSTM", "LSTM peephole", "sLSTM"):
         (case,) = (case for case in CASES if case.name == name)
         plan = cuda.Plan(program_of(case, "float32"))
-        plan.lower()
         (product,) = (x.equation for x in plan.loop if isinstance(x, Gemm))
         assert product.primitive.name == "add_product"
         assert plan.place(product.inputs[0]) == plan.place(product.outputs[0])
@@ -199,7 +197,6 @@ def test_gates_written_one_by_one_are_one_product():
     step = trace_step(lstm_gate_by_gate(*weights), x, (h, c)).program()
     for program in (step, pulled_back(step)):
         plan = cuda.Plan(program)
-        plan.lower()
         assert counted(plan) == (1, 1, 0)
         check(program, 5)
     results = []
@@ -281,7 +278,6 @@ def test_wide_rows():
     step = trace_step(wide_rows(W, V), x, h).program()
     for program in (step, pulled_back(step)):
         plan = cuda.Plan(program)
-        plan.lower()
         assert counted(plan) == (1, 1, 0)
     results = []
     for recurrence in (unroll, scan, scan, scan):  # by launches, by capture, by the graph

@@ -38,35 +38,13 @@ class Library:
         self.workspace = memory.value
         return SUCCESS
 
-    def cublasGemmEx(
-        self,
-        handle,
-        left_form,
-        right_form,
-        m,
-        n,
-        k,
-        alpha,
-        left,
-        left_type,
-        left_distance,
-        right,
-        right_type,
-        right_distance,
-        beta,
-        out,
-        out_type,
-        out_distance,
-        compute,
-        algorithm,
-    ):
-        one = ctypes.c_longlong(0)
+    def cublasGemmEx(self, *args):
+        """One product: as of a batch, without the distances between its matrices."""
+        head, left, right = args[:7], args[7:10], args[10:13]
+        beta, out, tail = args[13], args[14:17], args[17:]
+        none, one = ctypes.c_longlong(0), ctypes.c_int(1)
         return self.cublasGemmStridedBatchedEx(
-            *(handle, left_form, right_form, m, n, k, alpha),
-            *(left, left_type, left_distance, one),
-            *(right, right_type, right_distance, one),
-            *(beta, out, out_type, out_distance, one),
-            *(ctypes.c_int(1), compute, algorithm),
+            *(*head, *left, none, *right, none, beta, *out, none, one, *tail)
         )
 
     def cublasGemmStridedBatchedEx(

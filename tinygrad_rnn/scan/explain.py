@@ -159,7 +159,6 @@ def _executor(step: Program, pullback: Program | None) -> list[str]:
     for name, program in (("the step:", step), ("its pullback:", pullback)):
         if program is not None:
             plan = cuda.Plan(program)
-            plan.lower()
             lines.append(f"  {name:13} {cuda.launches_text(plan.loop)}")
             lines.append(f"  {'':13} {plan.way()}")
     return lines

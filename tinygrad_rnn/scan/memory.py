@@ -12,6 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from tinygrad_rnn.backend import namespace
+from tinygrad_rnn.ops.shape import split
+from tinygrad_rnn.program import Equation
+
 #: How many values a Storage holds, and which of them belongs to a step.
 SCRATCH = "scratch"  # one, of the step that is being computed
 STRIP = "strip"  # one for each step of the strip that is being computed
@@ -72,3 +76,20 @@ class Place(NamedTuple):
         for view in self.views:
             array = view(array)
         return array
+
+
+def viewed(place: Place, equation: Equation, number: int) -> Place:
+    """Where output `number` of an equation is whose results lie in its operand's memory.
+
+    place: where the operand is.
+    """
+    primitive, params = equation.primitive, equation.params
+    if primitive is split and params["axis"] == -1 and not place.views:
+        start = sum(params["sizes"][:number])
+        return place.part(start, start + params["sizes"][number])
+
+    def view(array: Any) -> Any:
+        made = primitive.evaluate(namespace(array), array, **params)
+        return made[number] if type(made) is list else made
+
+    return place.through(view)

@@ -16,11 +16,11 @@ Read `program.py` and `ops/lifting.py` before this file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from tinygrad_rnn.ops.lifting import can_lift, can_total, sums_operand
+from tinygrad_rnn.ops.lifting import can_lift, can_total, lift, sums_operand
 from tinygrad_rnn.program import Equation, Program, Var
 
 
@@ -100,6 +100,20 @@ def _liftable(equation: Equation, fixed: set[Var]) -> bool:
 def stacked_flags(equation: Equation, fixed: set[Var]) -> list[bool]:
     """Which operands have a value for each step."""
     return [type(x) is Var and x not in fixed for x in equation.inputs]
+
+
+def lift_all(equations: Iterable[Equation], values: dict[Var, Any], fixed: set[Var]) -> None:
+    """Compute equations of a step for many steps at once, and add the results to `values`.
+
+    values: of what the equations read, of all those steps, (T, …); of what is fixed, its own.
+    """
+    for equation in equations:
+        operands = [values[x] if type(x) is Var else x for x in equation.inputs]
+        ndims = [len(x.shape) if type(x) is Var else 0 for x in equation.inputs]
+        flags = stacked_flags(equation, fixed)
+        made = lift(equation.primitive, operands, flags, ndims, equation.params)
+        several = made if type(made) is list else [made]
+        values.update(zip(equation.outputs, several, strict=True))
 
 
 def _uses(program: Program) -> dict[Var, int]:

@@ -27,7 +27,7 @@ from tinygrad_rnn.scan.cuda.launches import CannotLaunch, Launch, bind, call, ru
 from tinygrad_rnn.scan.cuda.plan import LAUNCHES, Plan, refusals, way
 from tinygrad_rnn.scan.cuda.schedule import Call, Gemm, Instruction, View, schedule
 from tinygrad_rnn.scan.memory import Storage
-from tinygrad_rnn.scan.partition import stacked_flags
+from tinygrad_rnn.scan.partition import lift_all
 from tinygrad_rnn.scan.parts import Call as Made
 from tinygrad_rnn.scan.parts import make, run_part
 from tinygrad_rnn.scan.sums import sum_of
@@ -48,7 +48,6 @@ class Frame:
     """Memory and launches for runs of `length` steps in one direction, on one stream."""
 
     def __init__(self, plan: Plan, length: int, reverse: bool, xp: Any) -> None:
-        plan.lower()
         self.plan, self.length, self.reverse, self.xp = plan, length, reverse, xp
         self.busy = False
         self._setting = _setting(xp)
@@ -140,13 +139,7 @@ class Frame:
                 shape = x.shape if x in fixed else (self.length, *x.shape)
                 lifted[x] = trace.input(x, x.name, shape)
         inputs = list(lifted.items())
-        for equation in equations:
-            operands = [lifted[x] if type(x) is Var else x for x in equation.inputs]
-            ndims = [len(x.shape) if type(x) is Var else 0 for x in equation.inputs]
-            flags = stacked_flags(equation, fixed)
-            result = lift(equation.primitive, operands, flags, ndims, equation.params)
-            several = result if type(result) is list else [result]
-            lifted.update(zip(equation.outputs, several, strict=True))
+        lift_all(equations, lifted, fixed)
         outputs = [(x, lifted[x]) for x in wanted if x in made]
         kept = Program(trace.equations, [], [], [], [], [y for _, y in outputs])
         return Lifted(schedule(kept.equations, kept.stacked), inputs, outputs)

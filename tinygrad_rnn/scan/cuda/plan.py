@@ -9,18 +9,14 @@ schedule.py before this file.
 from __future__ import annotations
 
 import os
-import threading
-from typing import Any
 
-from tinygrad_rnn.backend import namespace
 from tinygrad_rnn.ops.elementwise import copy
-from tinygrad_rnn.ops.shape import split
 from tinygrad_rnn.program import Equation, Program, Var
 from tinygrad_rnn.scan import memory
 from tinygrad_rnn.scan.cuda.rewriting import add_product, rewritten
 from tinygrad_rnn.scan.cuda.schedule import Call, Spaces, is_join, is_kernel, is_view, schedule
 from tinygrad_rnn.scan.cuda.source import can_be_written
-from tinygrad_rnn.scan.memory import Place, Storage
+from tinygrad_rnn.scan.memory import Place, Storage, viewed
 from tinygrad_rnn.scan.partition import Partition, partition
 
 #: What cannot be captured, by the name of the operation, and why; runs add what they find out.
@@ -50,19 +46,7 @@ class Plan:
 
     def __init__(self, program: Program, order: int = 0) -> None:
         self.order = order
-        self._given = program
-        self._lock = threading.Lock()
-        self._ready = False
-
-    def lower(self) -> None:
-        """Work the plan out, unless that has been done: not before somebody wants to run it."""
-        with self._lock:
-            if not self._ready:
-                self._lower()
-                self._ready = True
-
-    def _lower(self) -> None:
-        self.program = program = rewritten(self._given)
+        self.program = program = rewritten(program)
         self.parts = parts = gathered(partition(program), program)
         self.constants = [
             *program.constants,
@@ -143,27 +127,13 @@ class Plan:
             elif host.primitive is add_product:
                 self.places[x] = self.place(host.inputs[0])
             else:
-                self.places[x] = _seen(host, x.index, self.place(host.inputs[0]))
+                self.places[x] = viewed(self.place(host.inputs[0]), host, x.index)
         return self.places[x]
 
     def view(self, x: Var) -> Equation | None:
         """The equation that makes a value of another's memory without a launch, if it is so."""
         host = self._hosts.get(x)
         return None if host is None or host.primitive is add_product else host
-
-
-def _seen(equation: Equation, index: int, place: Place) -> Place:
-    """Where output number `index` of a view is, if its operand is at `place`."""
-    primitive, params = equation.primitive, equation.params
-    if primitive is split and params["axis"] == -1 and not place.views:
-        start = sum(params["sizes"][:index])
-        return place.part(start, start + params["sizes"][index])
-
-    def view(array: Any) -> Any:
-        made = primitive.evaluate(namespace(array), array, **params)
-        return made[index] if type(made) is list else made
-
-    return place.through(view)
 
 
 def gathered(parts: Partition, program: Program) -> Partition:

@@ -46,7 +46,6 @@ class Frame:
     """Memory and calls for runs of `length` steps in one direction."""
 
     def __init__(self, plan: Plan, length: int, reverse: bool) -> None:
-        plan.lower()
         self.plan, self.length, self.reverse = plan, length, reverse
         self.busy = False
         self.size = plan.strip_size(length)

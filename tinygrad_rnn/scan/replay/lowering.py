@@ -30,6 +30,7 @@ from tinygrad_rnn.scan.memory import (
     STRIP,
     Place,
     Storage,
+    viewed,
 )
 from tinygrad_rnn.scan.replay.halves import sigmoid_of_twice
 from tinygrad_rnn.scan.replay.instructions import (
@@ -288,22 +289,21 @@ class Lowering:
         if type(x) is not Var or any(y in self.reserved for y in equation.outputs):
             return False
         place = self.places[x]
-        if primitive is split and params["axis"] == -1 and not place.views:
-            start = 0
-            for part, size in zip(equation.outputs, params["sizes"], strict=True):
-                self._settle(part, place.part(start, start + size))
-                start += size
-            return True
-        lead = () if place.storage.kind in (FIXED, CONSTANT) else x.shape[: self.lead]
-        sample = place.of(allocate(lead, place.storage.shape, x.dtype))
-        views = primitive.evaluate(np, sample, **params)
-        several = views if type(views) is list else [views]
-        if not all(np.may_share_memory(view, sample) or not view.size for view in several):
+        is_part = primitive is split and params["axis"] == -1 and not place.views
+        if not is_part and not self._shares(equation, place):
             return False
         for number, y in enumerate(equation.outputs):
-            view = _View(primitive, params, number if type(views) is list else None)
-            self._settle(y, place.through(view))
+            self._settle(y, viewed(place, equation, number))
         return True
+
+    def _shares(self, equation: Equation, place: Place) -> bool:
+        """Whether the results lie in the memory of an operand at `place`: tried out."""
+        (x,) = equation.inputs
+        lead = () if place.storage.kind in (FIXED, CONSTANT) else x.shape[: self.lead]
+        sample = place.of(allocate(lead, place.storage.shape, x.dtype))
+        views = equation.primitive.evaluate(np, sample, **equation.params)
+        several = views if type(views) is list else [views]
+        return all(np.may_share_memory(view, sample) or not view.size for view in several)
 
     def _several(self, equation: Equation) -> None:
         """An operation with several results that are no views: computed, and copied."""
@@ -323,17 +323,6 @@ class Lowering:
         self.instructions.append(Instruction(evaluate, operands, outs[0]))
         for number, out in enumerate(outs[1:], 1):
             self.instructions.append(Instruction(fetch, (number,), out))
-
-
-class _View:
-    """A primitive that gives views, as a function of an array."""
-
-    def __init__(self, primitive: Any, params: dict[str, Any], number: int | None) -> None:
-        self.primitive, self.params, self.number = primitive, params, number
-
-    def __call__(self, x: Any) -> Any:
-        y = self.primitive.evaluate(np, x, **self.params)
-        return y if self.number is None else y[self.number]
 
 
 _VIEWS = {split, reshape, transpose, flip, broadcast_to, unstack, getitem, e.detach}

@@ -9,16 +9,14 @@ Read lowering.py before this file.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tinygrad_rnn.ops.lifting import lift
 from tinygrad_rnn.ops.shape import split
 from tinygrad_rnn.program import Equation, Program, Trace, Var
 from tinygrad_rnn.scan import memory
 from tinygrad_rnn.scan.memory import Place, Storage
-from tinygrad_rnn.scan.partition import partition, stacked_flags
+from tinygrad_rnn.scan.partition import lift_all, partition
 from tinygrad_rnn.scan.replay.halves import halved
 from tinygrad_rnn.scan.replay.instructions import Instruction, copy
 from tinygrad_rnn.scan.replay.lowering import Lowering, Spread
@@ -43,24 +41,10 @@ class Plan:
     """
 
     def __init__(self, program: Program, order: int = 0) -> None:
-        self.program, self.captured = halved(program)
-        self.order = order
-        self._lock = threading.Lock()
-        self._strips: dict[int, Strip] = {}
-        self._ready = False
-
-    def lower(self) -> None:
-        """Work the plan out, unless that has been done: not before somebody wants to run it."""
-        with self._lock:
-            if not self._ready:
-                self._lower()
-                self._ready = True
-
-    # The loop.
-
-    def _lower(self) -> None:
         """Decide where values are that more than one part looks at, then lower the loop."""
-        program = self.program
+        program, self.captured = halved(program)
+        self.program, self.order = program, order
+        self._strips: dict[int, Strip] = {}
         self.parts = parts = partition(program)
         self.in_loop = {x for equation in parts.loop for x in equation.variables}
         self.in_loop.update(program.next_carry)
@@ -194,14 +178,7 @@ class Plan:
         trace: Trace,
     ) -> list[Instruction]:
         """Lower equations for a strip; `wanted` says where which results must be."""
-        fixed = self.parts.fixed_values
-        for equation in equations:
-            flags = stacked_flags(equation, fixed)
-            operands = [lifted[x] if type(x) is Var else x for x in equation.inputs]
-            ndims = [len(x.shape) if type(x) is Var else 0 for x in equation.inputs]
-            made = lift(equation.primitive, operands, flags, ndims, equation.params)
-            several = made if type(made) is list else [made]
-            lifted.update(zip(equation.outputs, several, strict=True))
+        lift_all(equations, lifted, self.parts.fixed_values)
         here = [x for x in wanted if x in lifted]
         program = Program(trace.equations, [], [], [], [], [lifted[x] for x in here])
         lowering = Lowering(
