@@ -155,12 +155,14 @@ class Frame:
         for instruction in self.plan.loop:
             if isinstance(instruction, View):
                 continue
+            if isinstance(instruction, Call):
+                columns.append(self._calls(instruction.equation, order))
+                continue
             try:
-                if isinstance(instruction, Call):
-                    raise CannotLaunch
                 launch = bind(instruction, first, products)
-            except CannotLaunch:
-                columns.append(self._calls(instruction.equation, order))  # type: ignore[union-attr]
+            except CannotLaunch:  # a product that cuBLAS cannot do on memory that lies so
+                assert isinstance(instruction, Gemm)
+                columns.append(self._calls(instruction.equation, order))
             else:
                 if launch is not None:
                     columns.append(self._launches(launch))

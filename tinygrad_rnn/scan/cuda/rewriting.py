@@ -148,10 +148,10 @@ class _TakingApart(_Rewriting):
         a, b = product.inputs
         parts = a.equation.inputs
         rows = split(self.known[b], sizes=tuple(x.shape[-1] for x in parts), axis=-2)
-        first, *others = (matmul(self.known[x], W) for x, W in zip(parts, rows, strict=True))
+        total, *others = (matmul(self.known[x], W) for x, W in zip(parts, rows, strict=True))
         for term in others:
-            first = first + term
-        self.known[product.outputs[0]] = first
+            total = total + term
+        self.known[product.outputs[0]] = total
 
     def _users_broadcast(self, x: Var) -> bool:
         """Whether every user would give the same for a smaller x, next to another operand."""
@@ -181,7 +181,7 @@ class _Joining(_Rewriting):
         self.parts = parts = partition(program)
         self.beside: dict[Var, list[Equation]] = {}  # by their left operand
         for equation in parts.loop:
-            if is_plain_product(equation, parts):
+            if _is_plain_product(equation, parts):
                 self.beside.setdefault(equation.inputs[0], []).append(equation)
 
     def order(self) -> Sequence[Equation]:
@@ -191,7 +191,8 @@ class _Joining(_Rewriting):
 
     def write(self, equation: Equation) -> None:
         """All products of one left operand, at the first of them; other equations as they are."""
-        several = self.beside.get(equation.inputs[0], []) if equation.inputs else []
+        plain = _is_plain_product(equation, self.parts)
+        several = self.beside.get(equation.inputs[0], []) if plain else []
         if len(several) < 2 or not any(x is equation for x in several):
             super().write(equation)
         elif equation is several[0]:
@@ -202,7 +203,7 @@ class _Joining(_Rewriting):
             self.known.update(zip((x.outputs[0] for x in several), parts, strict=True))
 
 
-def is_plain_product(equation: Equation, parts: Partition) -> bool:
+def _is_plain_product(equation: Equation, parts: Partition) -> bool:
     """Whether an equation is a product of rows with a matrix that is the same at all steps."""
     if equation.primitive is not matmul:
         return False
@@ -258,7 +259,7 @@ class _Accumulating(_Rewriting):
             a, b = (self.known[y] for y in x.equation.inputs)  # type: ignore[union-attr]
             maker = self.makers.get(x.equation.inputs[0])  # type: ignore[union-attr]
             by_kernel = maker is not None and isinstance(maker.primitive, Elementwise)
-            if by_kernel and is_plain_product(self.makers[x], self.parts):
+            if by_kernel and _is_plain_product(self.makers[x], self.parts):
                 lefts.append(a)
                 rights.append(b)
             else:
