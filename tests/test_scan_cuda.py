@@ -175,6 +175,21 @@ def test_a_product_that_is_the_same_at_every_step_is_not_added_to():
     check(Program(trace.equations, [h], [], [W, A, B], [y], [y]), 5)
 
 
+def test_a_product_added_to_a_part_of_another_is_read_after_the_loop():
+    """What is read is that part, for all steps: not the whole that it lies in."""
+    trace = Trace()
+    x, h, W, V = (trace.input(np.zeros(n)) for n in [(3, 4), (3, 4), (4, 8), (4, 4)])
+    a, b = (h @ W).split(4, -1)
+    a = a.tanh()
+    z = b + a @ V
+    y = z.tanh()
+    plan = check(Program(trace.equations, [h], [x], [W, V], [y], [z * x]), 5)
+    (product,) = (e for e in plan.parts.loop if e.primitive.name == "add_product")
+    assert [e.primitive.name for e in plan.parts.after] == ["multiply"]
+    place = plan.place(product.outputs[0])
+    assert (place.storage.shape, place.start, place.stop) == ((3, 8), 4, 8)
+
+
 def lstm_gate_by_gate(*weights):
     """An LSTM as papers write it: a product with x, one with h and a bias for each gate."""
 

@@ -325,6 +325,8 @@ def index_of(index):
         return tuple(map(index_of, index))
     if isinstance(index, np.ndarray):
         raise TypeError("an index that is a NumPy array: a hidden transfer to the device")
+    if isinstance(index, float):
+        return int(index)  # where NumPy raises IndexError
     return array_of(index) if isinstance(index, ndarray) else index
 
 
@@ -352,6 +354,9 @@ _OPENING = {
 }
 
 
+_OF_AN_AXIS = ("argmax", "argmin", "cumsum")  # for which a single number has none, unlike in NumPy
+
+
 def borrowed(stub):
     """NumPy's function, or method of an array, of the stub's name, with the stub's parameters only.
 
@@ -376,6 +381,8 @@ def borrowed(stub):
         given = signature.bind(*args, **kwargs).arguments
         opened = {name: opening[name](value) for name, value in given.items()}
         first = [opened.pop(name) for name in required]
+        if stub.__name__ in _OF_AN_AXIS and opened.get("axis") is not None and not first[0].ndim:
+            raise np.exceptions.AxisError(opened["axis"], 0)
         result = silently(function, *first, **opened)
         return wrapped(result, *arrays_in(given.values()))
 

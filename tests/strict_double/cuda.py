@@ -210,6 +210,7 @@ def get_elapsed_time(start_event, end_event):
 
 # --- memory --------------------------------------------------------------------------------------
 
+UNIT = 512  # of the memory that a pool hands out, in bytes
 _used = collections.Counter()  # bytes, by device
 
 
@@ -221,7 +222,7 @@ class Memory:
     def __init__(self, owner):
         self.owner = owner
         self.device_id = runtime.getDevice()
-        self.size = owner.nbytes
+        self.size = -(-owner.nbytes // UNIT) * UNIT
         _used[self.device_id] += self.size
 
     def __del__(self):

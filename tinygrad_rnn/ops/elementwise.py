@@ -131,9 +131,15 @@ def _lowered(x: Any, y: Any) -> Any:
     return y - 1 + (x == 0) * (y == 0)
 
 
+def _power(xp: Any, x: Any, y: Any) -> Any:
+    if xp is not np and type(y) is int and y < 0 and x.dtype.kind in "iu":  # NumPy says so itself
+        raise ValueError("integers to negative integer powers are not allowed")
+    return xp.power(x, y)
+
+
 power = elementwise(
     "power",
-    silent(lambda xp, x, y: xp.power(x, y)),
+    silent(_power),
     "pow(x, y)",
     lambda g, _z, x, y: g * (y * x ** _lowered(x, y)),
     lambda g, z, x, _y: g * (z * _log_of_base(x)),

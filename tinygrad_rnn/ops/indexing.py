@@ -18,13 +18,13 @@ from tinygrad_rnn.ops.adding import add_in_order
 from tinygrad_rnn.ops.broadcasting import sum_to
 from tinygrad_rnn.ops.primitive import Primitive, shape_of, zeros_beside
 
-_BASIC = (int, slice, type(None), type(Ellipsis))
+BASIC = (int, slice, type(None), type(Ellipsis))
 
 
 def is_basic(index: Any) -> bool:
     """Whether an index selects a view, each element at most once (no index arrays, no masks)."""
     parts = index if isinstance(index, tuple) else (index,)
-    return all(isinstance(part, _BASIC) and not isinstance(part, bool) for part in parts)
+    return all(isinstance(part, BASIC) and not isinstance(part, bool) for part in parts)
 
 
 def _getitem(xp: Any, x: Any, *, index: Any) -> Any:

@@ -29,6 +29,8 @@ class Positions(Shapes):
 
     def _plain_index(self, index: Any) -> Any:
         """An index with arrays of this device in place of Tensors and of lists."""
+        if isinstance(index, indexing.BASIC):
+            return index
         if isinstance(index, tuple):
             return tuple(self._plain_index(part) for part in index)
         if isinstance(index, list):
@@ -40,6 +42,11 @@ class Positions(Shapes):
                 require_one_device("indexing", (self, index), ("the tensor", "the index"))
             if index.dtype.kind not in "iub":
                 raise IndexError(f"indexing: indices are integers or a mask, not {index.dtype}")
+        elif not hasattr(index, "__index__"):  # a GPU's library would take a float for a number
+            raise IndexError(
+                "indexing: an index is an integer, a slice, None, ..., a list, or a tensor of "
+                f"integers or truth values, not {index!r}"
+            )
         return index
 
     def _put(self, index: Any, value: Any) -> Self:

@@ -167,7 +167,7 @@ class Reductions(Positions):
         axis = from_end(dim, self.ndim)
         if self.ndim and not self.shape[axis]:
             raise IndexError(f"{find.name}: axis {dim} of {describe(self)} has no values")
-        index = find(self, axis=axis)
+        index = find(self if self.ndim else self.reshape(1), axis=axis)
         return index.unsqueeze(axis) if keepdim and self.ndim else index
 
     def argsort(self, dim: int = -1, descending: bool = False, *, stable: bool = True) -> Self:

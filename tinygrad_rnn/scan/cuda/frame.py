@@ -25,6 +25,7 @@ from tinygrad_rnn.scan import memory
 from tinygrad_rnn.scan.cuda import cublas
 from tinygrad_rnn.scan.cuda.launches import CannotLaunch, Launch, bind, call, run_at_once
 from tinygrad_rnn.scan.cuda.plan import LAUNCHES, Plan, refusals, way
+from tinygrad_rnn.scan.cuda.rewriting import add_product
 from tinygrad_rnn.scan.cuda.schedule import Call, Gemm, Instruction, View, schedule
 from tinygrad_rnn.scan.memory import Storage
 from tinygrad_rnn.scan.partition import lift_all
@@ -318,13 +319,13 @@ class Frame:
         """The values of all steps, (T, …), or the value of what is the same at all steps."""
         if x in known:
             return known[x]
-        view = self.plan.view(x)
-        if view is None:
+        host = self.plan.hosts.get(x)
+        if host is None:
             return self._whole(self.plan.place(x).storage)
-        (base,) = view.inputs
-        made = lift(
-            view.primitive, [self._all(base, known)], [True], [len(base.shape)], view.params
-        )
+        base = self._all(host.inputs[0], known)
+        if host.primitive is add_product:  # which was added to it, where it lies
+            return base
+        made = lift(host.primitive, [base], [True], [len(host.inputs[0].shape)], host.params)
         return made[x.index] if type(made) is list else made
 
     def _stacked(self, x: Var, known: dict[Var, Any]) -> Any:

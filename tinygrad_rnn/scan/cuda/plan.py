@@ -42,6 +42,7 @@ class Plan:
     order: how often a step was pulled back to give this one.
     program, parts: the step, rewritten, and its equations by when they run.
     loop: the instructions of one step. stacked: the values of which all T are kept in memory.
+    hosts: the equations whose results lie in the memory of their first operand.
     """
 
     def __init__(self, program: Program, order: int = 0) -> None:
@@ -53,7 +54,7 @@ class Plan:
             *(x for equation in parts.fixed for x in equation.outputs),
         ]
         self._inputs = {*program.carry, *program.sequences, *parts.fixed_values}
-        self._hosts = {  # a value that lies in another's memory, and the equation that says so
+        self.hosts = {
             x: equation
             for equation in [*parts.before, *parts.loop]
             if is_view(equation) or equation.primitive is add_product
@@ -96,9 +97,9 @@ class Plan:
         claims: dict[Var, Place] = {}
         for number, x in enumerate(self.program.next_carry):
             root = x
-            while root in self._hosts and self._hosts[root].primitive is add_product:
-                root = self._hosts[root].inputs[0]
-            if root in self._hosts or root in self._inputs or root in claims:
+            while root in self.hosts and self.hosts[root].primitive is add_product:
+                root = self.hosts[root].inputs[0]
+            if root in self.hosts or root in self._inputs or root in claims:
                 x = root = self._copied(x)
             found.append(x)
             claims[root] = Storage(memory.AFTER, x.shape, x.dtype, number).whole()
@@ -113,14 +114,14 @@ class Plan:
 
     def root(self, x: Var) -> Var:
         """The value in whose memory another lies."""
-        while x in self._hosts:
-            x = self._hosts[x].inputs[0]
+        while x in self.hosts:
+            x = self.hosts[x].inputs[0]
         return x
 
     def place(self, x: Var) -> Place:
         """Where a value is within a step."""
         if x not in self.places:
-            host = self._hosts.get(x)
+            host = self.hosts.get(x)
             if host is None:
                 kind = memory.STACK if x in self.stacked else memory.SCRATCH
                 self.places[x] = Storage(kind, x.shape, x.dtype).whole()
@@ -129,11 +130,6 @@ class Plan:
             else:
                 self.places[x] = viewed(self.place(host.inputs[0]), host, x.index)
         return self.places[x]
-
-    def view(self, x: Var) -> Equation | None:
-        """The equation that makes a value of another's memory without a launch, if it is so."""
-        host = self._hosts.get(x)
-        return None if host is None or host.primitive is add_product else host
 
 
 def gathered(parts: Partition, program: Program) -> Partition:
