@@ -163,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "Launches": lambda: gpu_micro.launches(cupy, torch, *sides),
             "Nodes of a CUDA graph": lambda: gpu_micro.graph_nodes(cupy, sides[0]),
             "Steps of a recurrence": lambda: gpu_micro.recurrence_steps(cupy, torch, *sides),
+            "Steps of a layer": lambda: gpu_micro.layer_steps(*sides),
         }
     measure_parts(results, parts, keep)
     cases = all_cases(SIZES[:QUICK]) if chosen.quick else everything

@@ -20,7 +20,7 @@ from gpu_sides import Side
 from recurrent_columns import torch_loop, training_step
 
 from tinygrad_rnn.scan import scan
-from tinygrad_rnn.scan.cuda import plan
+from tinygrad_rnn.scan.pool import pool
 
 #: What PyTorch has a layer for, and the cells that are written with tensors below.
 LAYERS = ("LSTM", "GRU", "RNN")
@@ -308,9 +308,8 @@ def compare(
 
 
 def executor() -> str:
-    """What runs the loop of `scan` on a GPU: a CUDA graph, launches one by one, or interpret.py."""
-    way = plan.way()
-    return plan.LAUNCHES if way == "graph" and plan.LAUNCHES in plan.refusals else way
+    """What ran the loop of the last `scan` on a GPU: one kernel, a CUDA graph, or launches."""
+    return getattr(pool.newest, "executor", "interpret")
 
 
 def taken(side: Side, results: Sequence[Any]) -> list[Any]:

@@ -8,11 +8,13 @@ this file.
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
+from gpu_cases import Case, draw, step_of
 from gpu_sides import Side
 
 #: What the figures are, a header, and rows.
@@ -23,6 +25,10 @@ Step = Callable[[], Any]
 ROUNDS, CALLS = 5, 200
 CHAIN = 512  # kernels that wait for one another
 STEPS = 128  # of a recurrence, in a graph
+LENGTHS = (512, 2048)  # steps of a layer
+LAYERS = [
+    (cell, B, H) for B, H in ((16, 128), (64, 128), (64, 256)) for cell in ("LSTM", "GRU", "RNN")
+]
 
 #: Name -> the shapes of the operands, and the operation.
 OPERATIONS: dict[str, tuple[list[tuple[int, ...]], Callable[..., Any]]] = {
@@ -219,6 +225,38 @@ def recurrence_steps(cupy: Any, torch: Any, ours: Side, theirs: Side) -> Table:
     )
     header = ["B, H", "precision", "step in a graph µs", "product in a graph µs", "by CuPy µs"]
     return {"about": about, "header": header, "rows": rows}
+
+
+def layer_steps(ours: Side, theirs: Side) -> Table:
+    """A step of a layer forward, by what runs the loop: from the difference of two lengths."""
+    rows = []
+    for cell, B, H in LAYERS:
+        times = [_step(ours, theirs, cell, B, H, loop) for loop in ("persistent", "graph", None)]
+        rows.append([cell, f"{B}, {H}", *map(microseconds, times)])
+    short, long = LENGTHS
+    about = (
+        f"One layer forward in float32: the time of {long} steps less that of {short}, for each "
+        "step between them, so without what a call costs."
+    )
+    header = ["layer", "B, H", "one kernel µs", "CUDA graph µs", "cuDNN µs"]
+    return {"about": about, "header": header, "rows": rows}
+
+
+def _step(ours: Side, theirs: Side, cell: str, B: int, H: int, loop: str | None) -> float:
+    """Seconds. loop: as TINYGRAD_RNN_CUDA_LOOP; None for cuDNN."""
+    side, way = (theirs, "cuDNN") if loop is None else (ours, "scan")
+    os.environ["TINYGRAD_RNN_CUDA_LOOP"] = loop or "persistent"
+    seconds = []
+    try:
+        for T in LENGTHS:
+            problem = draw(Case(cell, B, H, "float32", T), theirs.library, theirs.device)
+            step = step_of(way, side, problem, training=False)
+            for _ in range(2):  # the first compiles, the second captures
+                step()
+            seconds.append(median_call(side, step, 5))
+    finally:
+        del os.environ["TINYGRAD_RNN_CUDA_LOOP"]
+    return (seconds[1] - seconds[0]) / (LENGTHS[1] - LENGTHS[0])
 
 
 def in_a_graph(torch: Any, theirs: Side, step: Step) -> float:

@@ -6,8 +6,9 @@ gpu_results.py before this file.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from gpu_cases import CUSTOM, PRECISIONS, WAYS, Case
@@ -20,6 +21,8 @@ PHASES = {"training": "Forward and backward", "forward": "Forward"}
 #: At most so many times cuDNN's time for GRU and LSTM in float32; at least so many times faster
 #: than PyTorch's eager loop for a cell of one's own.
 CUDNN_FACTOR, LOOP_FACTOR = 1.5, 5.0
+
+ALL_SIZES = "all sizes"
 
 COMMAND = "PYTHONPATH=. python3 benchmarks/gpu.py --micro --write docs/benchmarks/gpu.md"
 
@@ -52,11 +55,10 @@ def _parts(results: Results, cases: Sequence[Case]) -> Iterator[str]:
         yield MEMORY
         yield memory(results, measured)
         yield from _failures(results, measured)
-    missing = [case.name for case in cases if case.name not in results.cases]
-    if missing:
+    if missing := sum(case.name not in results.cases for case in cases):
         yield "## Not measured"
-        yield f"{len(missing)} of {len(cases)} cases, for which there was no time:"
-        yield "\n".join(f"- {name}" for name in missing)
+        yield f"{missing} of {len(cases)} cases, for which there was no time:"
+        yield "\n".join(f"- {line}" for line in _not_measured(results, cases))
     for title, found in results.tables.items():
         yield f"## {title}"
         yield found["about"]
@@ -170,6 +172,41 @@ def _failures(results: Results, cases: Sequence[Case]) -> Iterator[str]:
     if errors:
         worst = ", ".join(f"{error:.0e} in {precision}" for precision, error in errors.items())
         yield f"Largest difference of anything that was timed from PyTorch in float32: {worst}."
+
+
+def _not_measured(results: Results, cases: Sequence[Case]) -> Iterator[str]:
+    """For each precision, what of it is missing; cells that miss the same sizes stand together."""
+    for precision in PRECISIONS:
+        of_precision = sorted((case for case in cases if case.precision == precision), key=_order)
+        cells: dict[str, list[str]] = {}  # by the sizes that they miss
+        for cell, of_cell in itertools.groupby(of_precision, key=lambda case: case.cell):
+            cells.setdefault(_missing_sizes(results, of_cell), []).append(cell)
+        if [*cells] == [ALL_SIZES]:
+            yield f"{precision}: nothing was measured"
+        elif lacks := [f"{_listed(names)} at {sizes}" for sizes, names in cells.items() if sizes]:
+            yield f"{precision}: {'; '.join(lacks)}"
+
+
+def _missing_sizes(results: Results, cases: Iterable[Case]) -> str:
+    """Sizes not measured of a cell in a precision; named by those measured where these are fewer.
+
+    Empty if none is missing.
+    """
+    measured: list[str] = []
+    missing: list[str] = []
+    for case in cases:
+        sizes = measured if case.name in results.cases else missing
+        sizes.append(f"B {case.B}, H {case.H}")
+    if not measured:
+        return ALL_SIZES
+    if len(measured) < len(missing):
+        return f"{ALL_SIZES} but {_listed(measured)}"
+    return _listed(missing)
+
+
+def _listed(words: list[str]) -> str:
+    """As in a sentence: a, b and c."""
+    return ", ".join([*words[:-2], " and ".join(words[-2:])])
 
 
 def _milliseconds(case: Case, found: dict[str, Any], way: str) -> str:

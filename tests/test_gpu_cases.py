@@ -6,6 +6,7 @@ host wherever there is no GPU. Times mean nothing then, but every case is built,
 
 import dataclasses
 import json
+import os
 
 import gpu
 import gpu_micro
@@ -111,6 +112,8 @@ def small(monkeypatch):
     few = {name: shapes for name, shapes in gpu_micro.OPERATIONS.items() if "4096" not in name}
     monkeypatch.setattr(gpu_micro, "OPERATIONS", few)
     monkeypatch.setattr(gpu_micro, "CALLS", 2)
+    monkeypatch.setattr(gpu_micro, "LENGTHS", (2, 4))
+    monkeypatch.setattr(gpu_micro, "LAYERS", [("GRU", 2, 5)])
     cases = gpu.all_cases([(1, 2)], T=3)[:3]
     monkeypatch.setattr(gpu, "all_cases", lambda sizes: cases)
     monkeypatch.setattr(gpu, "SECONDS", 0.003)
@@ -140,6 +143,18 @@ def test_a_whole_run_writes_the_page_and_a_second_one_measures_nothing(
     gpu.main(["--micro", "--write", str(page)])
     assert "1/3" not in capsys.readouterr().out
     assert page.read_text("utf-8") == written
+
+
+def test_a_step_of_a_layer_is_the_difference_of_two_lengths(sides, monkeypatch):
+    monkeypatch.setattr(gpu_micro, "LENGTHS", (2, 6))
+    monkeypatch.setattr(gpu_micro, "LAYERS", [("GRU", 2, 5)])
+    seconds = iter([3.0, 11.0, 5.0, 25.0, 0.0, 4.0])
+    monkeypatch.setattr(gpu_micro, "median_call", lambda side, step, calls: next(seconds))
+    monkeypatch.delenv("TINYGRAD_RNN_CUDA_LOOP", raising=False)
+    found = gpu_micro.layer_steps(*sides)
+    assert found["rows"] == [["GRU", "2, 5", "2000000.00", "5000000.00", "1000000.00"]]
+    assert len(found["header"]) == 5
+    assert "TINYGRAD_RNN_CUDA_LOOP" not in os.environ
 
 
 def test_the_nodes_of_a_graph_get_a_time(sides, device):

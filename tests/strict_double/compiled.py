@@ -2,7 +2,8 @@
 
 The text is the one that a GPU would get; only the words that g++ does not know are defined. Threads
 run one after the other. Where they wait for each other (`__syncthreads`, shuffles within a warp)
-they are fibers, of which a warp runs as far as it comes, so that a missing wait is found. As
+they are fibers, of which a warp runs as far as it comes, so that a missing wait is found; so are
+the threads of a cluster's blocks. As
 CuPy, a call does not look at the types that the text declares, so the double does: a Python int is
 8 bytes, a Python float a double.
 """
@@ -30,8 +31,9 @@ HOST = """\
 #define __forceinline__ inline
 #define __restrict__
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
 struct Index { unsigned x, y, z; };
-static Index blockIdx, blockDim, gridDim;
+static Index blockDim, gridDim;
 typedef unsigned short half_bits;
 static inline float from_half(half_bits x) {
   _Float16 y;
@@ -64,9 +66,9 @@ for _name in ("isinf", "isfinite"):
     HOST += f"static inline bool {_name}(double x) {{ return __builtin_{_name}(x); }}\n"
 
 # One thread after the other.
-ALONE = "static Index threadIdx;\n"
+ALONE = "static Index threadIdx, blockIdx;\n"
 RUN_ALONE = """
-extern "C" void run_on_the_host(unsigned blocks, unsigned threads{declared}) {{
+extern "C" void run_on_the_host(unsigned blocks, unsigned threads, unsigned{declared}) {{
   gridDim = {{blocks, 1, 1}};
   blockDim = {{threads, 1, 1}};
   for (unsigned b = 0; b < blocks; b++)
@@ -78,36 +80,53 @@ extern "C" void run_on_the_host(unsigned blocks, unsigned threads{declared}) {{
 }}
 """
 
-# The threads of a block as fibers.
+# The threads of a block, or of a cluster of blocks, as fibers.
 TOGETHER = """\
 #include <cstdlib>
+#include <cstring>
 #include <ucontext.h>
 #define __shared__ static
-static const unsigned STACK = 1 << 16;
-struct Fiber { ucontext_t context; char* stack; bool done; };
+static const unsigned STACK = 1 << 16, MOST = 1 << 13;
+struct Fiber { ucontext_t context; char* stack; bool done; unsigned arrived; };
 struct Barrier { unsigned count, generation; };
-static Fiber fibers[1024];
-static Barrier of_block, of_warps[32];
-static double passed[1024];
+struct Four;
+static Fiber fibers[MOST];
+static Barrier of_cluster, of_blocks[8], of_warps[MOST / 32];
+static double passed[MOST];
 static ucontext_t scheduler;
-static unsigned current;
-#define threadIdx (Index{current, 0, 0})
-static void wait_at(Barrier& barrier, unsigned size) {
-  const unsigned generation = barrier.generation;
+static unsigned current, first_block, cluster;
+static char* memory_of_block[8];
+#define threadIdx (Index{current % blockDim.x, 0, 0})
+#define blockIdx (Index{first_block + current / blockDim.x, 0, 0})
+static void arrive_at(Barrier& barrier, unsigned size) {
+  fibers[current].arrived = barrier.generation;
   if (++barrier.count == size) {
     barrier.count = 0;
     barrier.generation++;
-  } else {
-    while (barrier.generation == generation) swapcontext(&fibers[current].context, &scheduler);
   }
 }
-static void __syncthreads() { wait_at(of_block, blockDim.x); }
+static void wait_at(Barrier& barrier) {
+  while (barrier.generation == fibers[current].arrived)
+    swapcontext(&fibers[current].context, &scheduler);
+}
+static void meet_at(Barrier& barrier, unsigned size) {
+  arrive_at(barrier, size);
+  wait_at(barrier);
+}
+static void __syncthreads() { meet_at(of_blocks[current / blockDim.x], blockDim.x); }
 template <typename T> static T __shfl_xor_sync(unsigned, T x, int distance) {
   passed[current] = x;
-  wait_at(of_warps[current / 32], 32);
+  meet_at(of_warps[current / 32], 32);
   const T y = (T)passed[current ^ (unsigned)distance];
-  wait_at(of_warps[current / 32], 32);
+  meet_at(of_warps[current / 32], 32);
   return y;
+}
+static unsigned rank_of_block() { return current / blockDim.x; }
+static Four* shared_memory() { return (Four*)memory_of_block[rank_of_block()]; }
+static void arrive() { arrive_at(of_cluster, cluster * blockDim.x); }
+static void wait_for_all() { wait_at(of_cluster); }
+static void hand(float* to, unsigned block, float x) {
+  *(float*)(memory_of_block[block] + ((char*)to - memory_of_block[rank_of_block()])) = x;
 }
 """
 RUN_TOGETHER = """
@@ -117,13 +136,18 @@ static void fiber() {{
   fibers[current].done = true;
   swapcontext(&fibers[current].context, &scheduler);
 }}
-extern "C" void run_on_the_host(unsigned blocks, unsigned threads{declared}) {{
+extern "C" void run_on_the_host(unsigned blocks, unsigned threads, unsigned shared{declared}) {{
   gridDim = {{blocks, 1, 1}};
   blockDim = {{threads, 1, 1}};
+  cluster = {cluster};
   {holding}
-  for (unsigned b = 0; b < blocks; b++) {{
-    blockIdx = {{b, 0, 0}};
-    for (unsigned t = 0; t < threads; t++) {{
+  for (first_block = 0; first_block < blocks; first_block += cluster) {{
+    const unsigned all = cluster * threads, warps = (all + 31) / 32;
+    for (unsigned b = 0; b < cluster; b++) {{
+      memory_of_block[b] = (char*)aligned_alloc(16, (shared + 15) / 16 * 16);
+      memset(memory_of_block[b], 0xff, shared);  // not a number
+    }}
+    for (unsigned t = 0; t < all; t++) {{
       Fiber& f = fibers[t];
       if (!f.stack) f.stack = (char*)malloc(STACK);
       f.done = false;
@@ -132,18 +156,18 @@ extern "C" void run_on_the_host(unsigned blocks, unsigned threads{declared}) {{
       f.context.uc_stack.ss_size = STACK;
       makecontext(&f.context, fiber, 0);
     }}
-    const unsigned warps = (threads + 31) / 32;
-    for (unsigned left = threads, turn = 0; left; turn++) {{
+    for (unsigned left = all, turn = 0; left; turn++) {{
       // One warp runs as far as it comes while the others wait, another one every turn.
       const unsigned start = turn * 7 % warps * 32;
       for (unsigned k = 0; k < 32 * 32; k++) {{
         current = start + (turn % 2 ? 31 - k % 32 : k % 32);
-        if (current < threads && !fibers[current].done)
+        if (current < all && !fibers[current].done)
           swapcontext(&scheduler, &fibers[current].context);
       }}
       left = 0;
-      for (unsigned t = 0; t < threads; t++) left += !fibers[t].done;
+      for (unsigned t = 0; t < all; t++) left += !fibers[t].done;
     }}
+    for (unsigned b = 0; b < cluster; b++) free(memory_of_block[b]);
   }}
 }}
 """
@@ -193,17 +217,19 @@ class RawKernel:
     ):
         self.code = code
         self.name = name
+        self.max_dynamic_shared_size_bytes = 48 << 10
 
     @functools.cached_property
     def _launcher(self):
-        pattern = rf"__global__\s+void\s+{self.name}\s*\(([^)]*)\)"
+        pattern = rf"__global__\s+void\s+(?:__\w+__\([^)]*\)\s+)*{self.name}\s*\(([^)]*)\)"
         found = re.search(pattern, self.code)
         if not found:
             raise cuda.CUDARuntimeError(f"named symbol not found: {self.name}")
         parameters = [" ".join(text.split()) for text in found[1].split(",") if text.strip()]
         names = [re.search(r"\w+$", text)[0] for text in parameters]
         types = [text[: -len(name)] for text, name in zip(parameters, names, strict=True)]
-        together = "__syncthreads" in self.code
+        cluster = re.search(r"__cluster_dims__\((\d+)", self.code)
+        together = "__syncthreads" in self.code or cluster is not None
         runner = (RUN_TOGETHER if together else RUN_ALONE).format(
             name=self.name,
             declared="".join(f", {text}" for text in parameters),
@@ -211,12 +237,13 @@ class RawKernel:
             globals="\n".join(f"static {x} g_{y};" for x, y in zip(types, names, strict=True)),
             held=", ".join(f"g_{name}" for name in names),
             holding=" ".join(f"g_{name} = {name};" for name in names),
+            cluster=cluster[1] if cluster else 1,
         )
         text = HOST + (TOGETHER if together else ALONE) + self.code + runner
         function = compiled(text).run_on_the_host
         kinds = [re.sub(r"\bconst\b", "", text).strip() for text in types]
         types = [ctypes.c_void_p if "*" in kind else _KINDS[kind][0] for kind in kinds]
-        function.argtypes = [ctypes.c_uint32, ctypes.c_uint32, *types]
+        function.argtypes = [*[ctypes.c_uint32] * 3, *types]
         function.restype = None
         return function, kinds
 
@@ -225,7 +252,9 @@ class RawKernel:
         if len(args) != len(kinds):
             raise TypeError(f"{self.name} takes {len(kinds)} arguments, got {len(args)}")
         values = [_value(x, kind) for x, kind in zip(args, kinds, strict=True)]
-        cuda.launch(function, *grid, *block, *values)
+        if shared_mem > self.max_dynamic_shared_size_bytes:
+            raise cuda.CUDARuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
+        cuda.launch(function, *grid, *block, shared_mem, *values)
 
     def compile(self, log_stream=None):
         self._launcher  # noqa: B018

@@ -58,7 +58,7 @@ def findings(
 def recurrences() -> Finding:
     """How a GPU has run recurrences so far: as CUDA graphs, unless something is in the way."""
     part = "recurrences"
-    if way() != "graph":
+    if way() not in ("persistent", "graph"):
         return Finding(part, f"{way()}, as TINYGRAD_RNN_CUDA_LOOP says")
     if cublas.load() is None:
         return Finding(part, "products by CuPy, one by one", "cuBLAS cannot be loaded by ctypes")

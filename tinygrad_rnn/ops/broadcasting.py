@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from tinygrad_rnn.ops.primitive import Primitive, shape_of
+from tinygrad_rnn.ops.summing import sum_of_leading
 
 
 def _sum_to(xp: Any, x: Any, *, shape: tuple[int, ...]) -> Any:
     lead = x.ndim - len(shape)
     if x.shape[lead:] == shape:  # a bias
-        return x.sum(axis=tuple(range(lead))) if lead > 1 else x.sum(axis=0) if lead else x
+        return sum_of_leading(xp, x, lead) if lead else x
     stretched = [
         axis for axis in range(lead, x.ndim) if shape[axis - lead] == 1 and x.shape[axis] != 1
     ]

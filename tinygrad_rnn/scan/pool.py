@@ -88,6 +88,11 @@ class Pool:
                     dropped.add(frame)
         self._frames = [frame for frame in self._frames if frame not in dropped]
 
+    @property
+    def newest(self) -> Frame | None:
+        """The frame that was used last."""
+        return self._frames[-1] if self._frames else None
+
     def held_with(self, arrays: Sequence[Any]) -> list[Any]:
         """The memory of the frames that own some of these arrays: they hold on to all of it."""
         wanted = {id(array) for array in arrays}

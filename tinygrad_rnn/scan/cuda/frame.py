@@ -1,13 +1,13 @@
 """What is one run of a plan on a GPU: memory for T steps, and the launches that fill it?
 
-A Frame is built once for a T. The addresses of a launch move on by a fixed distance from step to
-step, so all launches of the loop are known beforehand. The second run captures them as a CUDA
-graph, and from then on a run of the loop is one launch; where capture is refused, they are made one
-by one.
+A Frame is built once for a T. A loop that one kernel can run is one launch. Of any other, the
+addresses of a launch move on by a fixed distance from step to step, so all launches of the loop are
+known beforehand: the second run captures them as a CUDA graph, and from then on a run of the loop
+is one launch, too; where capture is refused, they are made one by one.
 
 What a run hands out are views of the frame's memory, which is used again only when nobody holds one
-any more. A sequence that the loop reads is read where it lies; one that lies elsewhere in the next
-run is copied, from then on, to a place of its own. Read plan.py and launches.py before this file.
+any more. Sequences and weights are read where they lie; what lies elsewhere in a later run is
+copied, from then on, to a place of its own. Read plan.py and launches.py before this file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tinygrad_rnn.precision import get_float32_matmul_precision
 from tinygrad_rnn.program import Equation, Program, Trace, Var, evaluate
 from tinygrad_rnn.scan import memory
 from tinygrad_rnn.scan.cuda import cublas
-from tinygrad_rnn.scan.cuda.launches import CannotLaunch, Launch, bind, call, run_at_once
+from tinygrad_rnn.scan.cuda.launches import CannotLaunch, Launch, bind, bind_loop, call, run_at_once
 from tinygrad_rnn.scan.cuda.plan import LAUNCHES, Plan, refusals, way
 from tinygrad_rnn.scan.cuda.rewriting import add_product
 from tinygrad_rnn.scan.cuda.schedule import Call, Gemm, Instruction, View, schedule
@@ -57,13 +57,19 @@ class Frame:
         in_loop = {plan.place(x).storage for x in self._in_memory()}
         for storage in in_loop:
             self._array(storage)
-        self._read = {x.number for x in in_loop if x.kind == memory.GIVEN}  # sequences in the loop
+        self._read = {  # what the loop reads of what comes with each run
+            storage: (plan.constants if storage.kind == memory.FIXED else plan.program.sequences)[
+                storage.number
+            ]
+            for storage in in_loop
+            if storage.kind in (memory.GIVEN, memory.FIXED)
+        }
         self._before = self._lift(plan.parts.before, plan.stacked)
         self._after = self._lift(plan.parts.after, plan.parts.stacks)
         self._inputs = {*plan.program.sequences}
-        self._given: list[Any] = []  # the sequences of the run that goes on
-        self._addresses: list[int] = []  # where they were in the last one
-        self._copies: dict[int, Any] = {}  # of sequences that do not stay where they were
+        self._given: dict[Storage, Any] = {}  # what the run that goes on was given
+        self._places: dict[Storage, Any] = {}  # where that lay when the loop was bound to it
+        self._copies: dict[Storage, Any] = {}  # of what does not stay where it was
         self._loop: list[Made] | None = None
         self._graph: Any = None
         self._pool: Any = None  # the graph's own memory
@@ -72,6 +78,13 @@ class Frame:
         self.nbytes = sum(x.nbytes for x in arrays)
         self._pointers = [x.data for x in arrays]  # a view has one of its own, or shares its base's
         self._references = self._count()
+
+    @property
+    def executor(self) -> str:
+        """What has run the loop: "kernel" (one for all steps), "graph" or "launches"."""
+        if self._graph is not None:
+            return "graph"
+        return "kernel" if self._loop is not None and len(self._loop) == 1 else "launches"
 
     def fits(self, plan: Any, length: int, reverse: bool) -> bool:
         """Whether this frame is for such a run, on the device and stream that are now current."""
@@ -101,8 +114,8 @@ class Frame:
         return found
 
     def _array(self, storage: Storage) -> Any:
-        """The memory of a storage; of sequences and carries, there is other."""
-        if storage.kind in (memory.GIVEN, memory.BEFORE, memory.AFTER):
+        """The memory of a storage; of what is given, and of carries, there is other."""
+        if storage.kind in (memory.GIVEN, memory.FIXED, memory.BEFORE, memory.AFTER):
             return None
         if storage not in self._arrays:
             lead = (self.length,) if storage.kind == memory.STACK else ()
@@ -111,8 +124,8 @@ class Frame:
 
     def _whole(self, storage: Storage) -> Any:
         """A storage's values for all steps, (T, …); one value for all, if there is only one."""
-        if storage.kind == memory.GIVEN:
-            return self._given[storage.number]
+        if storage.kind in (memory.GIVEN, memory.FIXED):
+            return self._given[storage]
         if storage.kind in (memory.BEFORE, memory.AFTER):
             whole = self.carry[storage.number]
             from_start = (storage.kind == memory.BEFORE) != self.reverse
@@ -128,6 +141,14 @@ class Frame:
         place = self.plan.place(x)
         whole = self._whole(place.storage)
         return place.of(whole[t, ...] if self._moves(place.storage) else whole)
+
+    def _move(self, x: Var) -> int:
+        """How many bytes further a value lies at the next step."""
+        storage = self.plan.place(x).storage
+        if not self._moves(storage):
+            return 0
+        stride: int = self._whole(storage).strides[0]
+        return -stride if self.reverse else stride
 
     def _lift(self, equations: Sequence[Equation], wanted: Iterable[Var]) -> Lifted:
         """Equations of a step, for all steps at once; `wanted`: results to be written in place."""
@@ -146,12 +167,16 @@ class Frame:
         return Lifted(schedule(kept.equations, kept.stacked), inputs, outputs)
 
     def _bind_loop(self, products: cublas.Blas | None) -> list[Made]:
-        """The launches of all steps, in order."""
+        """The launches of all steps, in order; one, where one kernel can run them all."""
         if not self.length:
             return []
         steps = range(self.length)
         order = steps[::-1] if self.reverse else steps
         first = partial(self._at, t=order[0])
+        if self.plan.persistent is not None and way() == "persistent":
+            whole = bind_loop(self.plan.persistent, first, self._move, self.length)
+            if whole is not None:
+                return [(whole.function, whole.addresses)]
         columns: list[list[Made]] = []
         for instruction in self.plan.loop:
             if isinstance(instruction, View):
@@ -171,12 +196,7 @@ class Frame:
 
     def _launches(self, launch: Launch) -> list[Made]:
         """A launch at every step: its addresses, moved on."""
-        storages = [self.plan.place(x).storage for x in launch.values]
-        sign = -1 if self.reverse else 1
-        moves = [
-            sign * self._whole(storage).strides[0] if self._moves(storage) else 0
-            for storage in storages
-        ]
+        moves = [self._move(x) for x in launch.values]
         return [
             (
                 launch.function,
@@ -210,17 +230,14 @@ class Frame:
         run = partial(run_part, plan.order)
         products = cublas.blas(xp)
         known = run("fixed", evaluate, plan.parts.fixed, known)
-        for storage, array in self._arrays.items():
-            if storage.kind == memory.FIXED:
-                array[...] = known[plan.constants[storage.number]]
         for number in range(count):
             self._first(number)[...] = inputs[number]
-        self._take_in([known[x] for x in program.sequences])
+        self._take_in(known)
         try:
             run("before", self._run_before, known, products)
             self._run_loop(run, products)
         finally:
-            self._given = []  # hold on to no input, not even of a run that failed
+            self._given = {}  # hold on to no input, not even of a run that failed
         known.update(run("after", self._run_lifted, self._after, known, {}, products))
         sums = run("totals", self._sums, known)
         last = [self._last(number).copy() for number in range(count)]
@@ -230,21 +247,22 @@ class Frame:
         places = {x: self._all(x, known) for x, _ in self._before.outputs}
         self._run_lifted(self._before, known, places, products)
 
-    def _take_in(self, sequences: Sequence[Any]) -> None:
-        """Note where the sequences lie; copy those that lay elsewhere in some earlier run."""
-        self._given = list(sequences)
-        for number, array in enumerate(sequences):
-            if number not in self._read:
-                continue
-            if self._loop is not None and number not in self._copies:
-                if array.data.ptr == self._addresses[number]:
-                    continue
-                self._copies[number] = self.xp.empty_like(array)
-                self._loop = self._graph = None
-            if number in self._copies:
-                self._copies[number][...] = array
-                self._given[number] = self._copies[number]
-        self._addresses = [array.data.ptr for array in self._given]
+    def _take_in(self, known: dict[Var, Any]) -> None:
+        """Note where the loop finds what it is given; copy what lay elsewhere in an earlier run."""
+        bound = self._loop is not None
+        for storage, x in self._read.items():
+            array = known[x]
+            if storage not in self._copies:
+                place = array.data.ptr, array.strides
+                if not bound:
+                    self._places[storage] = place
+                elif place != self._places[storage]:
+                    self._copies[storage] = self.xp.empty(array.shape, array.dtype)
+                    self._loop = self._graph = None
+            if storage in self._copies:
+                self._copies[storage][...] = array
+                array = self._copies[storage]
+            self._given[storage] = array
 
     def _run_loop(self, run: Any, products: cublas.Blas | None) -> None:
         """By the graph; at first by launches, which also compiles what they need."""
@@ -261,8 +279,10 @@ class Frame:
             run("loop", self._graph.launch)
 
     def _may_capture(self, products: cublas.Blas | None) -> bool:
-        possible = bool(self._loop) and products is not None and self.plan.refused() is None
-        return possible and way() == "graph"
+        """Whether a graph is worth a try: one launch is one launch."""
+        several = self._loop is not None and len(self._loop) > 1
+        possible = several and products is not None and self.plan.refused() is None
+        return possible and way() in ("persistent", "graph")
 
     def _capture(self, products: Any) -> Any:
         """The launches of the loop as a CUDA graph; None if they cannot be, which is noted down."""

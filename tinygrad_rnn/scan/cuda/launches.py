@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 from tinygrad_rnn.backend import namespace
 from tinygrad_rnn.program import Equation, Var
 from tinygrad_rnn.scan.cuda.cublas import Blas, matrix_of
+from tinygrad_rnn.scan.cuda.persistent import ROWS, Loop, Tile, tile_of
+from tinygrad_rnn.scan.cuda.persistent_source import persistent_source
 from tinygrad_rnn.scan.cuda.rewriting import add_product
 from tinygrad_rnn.scan.cuda.rows import row_source, threads_for
 from tinygrad_rnn.scan.cuda.schedule import Call, Gemm, Instruction, Kernel, View
@@ -75,6 +77,54 @@ def _bind_kernel(kernel: Kernel, array: Callable[[Var], Any]) -> Launch | None:
     arrays = [*loads.values(), *(found for _, found in stores)]
     values = [*loads, *(store.target for store in kernel.stores)]
     return Launch(launch, [x.data.ptr for x in arrays], values)
+
+
+def bind_loop(
+    loop: Loop,
+    array: Callable[[Var], Any],
+    move: Callable[[Var], int],
+    length: int,
+) -> Launch | None:
+    """The launch of one kernel that runs a whole loop; None where that does not fit on the GPU.
+
+    array: gives the array of a variable at the first step. move: how many bytes further that of
+    the next step lies. length: of steps.
+    """
+    kernel, product = loop.kernel, loop.product
+    xp = namespace(array(loop.out))
+    tile = tile_on_gpu(loop, xp)
+    if tile is None:
+        return None
+    written = [(store, store.part_of(array(store.target))) for store in kernel.stores]
+    own = [*product.inputs[-2:], loop.out, *product.inputs[:-2]]
+    values = [*kernel.loads, *(store.target for store in kernel.stores), *own]
+    arrays = [*map(array, kernel.loads), *(found for _, found in written), *map(array, own)]
+    operands = {x: _operand(array(x), kernel.shape) for x in kernel.loads}
+    operands.update((x, _operand(array(x), x.shape)) for x in own)
+    stores = [_operand(found, kernel.shape) for _, found in written]
+    moves = [move(x) // x.dtype.itemsize for x in values]
+    compiled = _compiled(xp, persistent_source(NAME, loop, tile, operands, stores, moves))
+    if tile.shared > 48 << 10:  # what a block gets without asking
+        compiled.max_dynamic_shared_size_bytes = tile.shared
+    rows = kernel.shape[0]
+    grid, block = (-(-rows // ROWS) * tile.blocks,), (tile.threads,)
+
+    def launch(*addresses: int) -> None:
+        compiled(grid, block, (*addresses, rows, length), shared_mem=tile.shared)
+
+    return Launch(launch, [x.data.ptr for x in arrays], values)
+
+
+def tile_on_gpu(loop: Loop, xp: Any) -> Tile | None:
+    """How the current GPU shares out a loop that one kernel runs; None if it does not fit."""
+    return tile_of(loop, *_size_of_gpu(xp, xp.cuda.Device().id))
+
+
+@functools.cache
+def _size_of_gpu(xp: Any, device: int) -> tuple[bool, int]:
+    """Whether the GPU has clusters of blocks, and how many multiprocessors it has."""
+    properties = xp.cuda.runtime.getDeviceProperties(device)
+    return properties["major"] >= 9, properties["multiProcessorCount"]
 
 
 def _operand(array: Any, shape: Sequence[int]) -> Operand:

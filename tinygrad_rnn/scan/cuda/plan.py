@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import os
 
+from tinygrad_rnn.backend import library
 from tinygrad_rnn.ops.elementwise import copy
 from tinygrad_rnn.program import Equation, Program, Var
 from tinygrad_rnn.scan import memory
+from tinygrad_rnn.scan.cuda.launches import tile_on_gpu
+from tinygrad_rnn.scan.cuda.persistent import ROWS, loop_of
 from tinygrad_rnn.scan.cuda.rewriting import add_product, rewritten
 from tinygrad_rnn.scan.cuda.schedule import Call, Spaces, is_join, is_kernel, is_view, schedule
 from tinygrad_rnn.scan.cuda.source import can_be_written
@@ -30,10 +33,11 @@ LAUNCHES = "launches"  # in place of an operation's name: nothing can be capture
 def way() -> str:
     """How loops are run, as the environment variable TINYGRAD_RNN_CUDA_LOOP says.
 
-    "graph" (a CUDA graph, from the second run on), "launches" (the same launches, one by one), or
-    "interpret" (equation by equation, in interpret.py).
+    "persistent" (by one kernel, if that is possible; else as a graph), "graph" (a CUDA graph, from
+    the second run on), "launches" (the same launches, one by one), or "interpret" (equation by
+    equation, in interpret.py).
     """
-    return os.environ.get("TINYGRAD_RNN_CUDA_LOOP", "graph")
+    return os.environ.get("TINYGRAD_RNN_CUDA_LOOP", "persistent")
 
 
 class Plan:
@@ -43,6 +47,7 @@ class Plan:
     program, parts: the step, rewritten, and its equations by when they run.
     loop: the instructions of one step. stacked: the values of which all T are kept in memory.
     hosts: the equations whose results lie in the memory of their first operand.
+    persistent: the loop, if one kernel can run it.
     """
 
     def __init__(self, program: Program, order: int = 0) -> None:
@@ -75,6 +80,7 @@ class Plan:
         ):
             for number, x in enumerate(values):
                 self.places[x] = Storage(kind, x.shape, x.dtype, number).whole()
+        self.persistent = loop_of(self)
 
     def refused(self) -> str | None:
         """Why the loop cannot be captured as a CUDA graph; None if nothing is known against it."""
@@ -83,7 +89,12 @@ class Plan:
         return refusals.get(LAUNCHES) or next(iter(known), None)
 
     def way(self) -> str:
-        """How the loop is run, in words."""
+        """How the loop is run on the current GPU, in words."""
+        loop = self.persistent if way() == "persistent" else None
+        tile = loop and tile_on_gpu(loop, library("cuda"))
+        if tile:
+            blocks = f"{tile.blocks} block{'s' * (tile.blocks > 1)} of threads"
+            return f"one kernel runs all steps, {blocks} for {ROWS} sequences"
         refused = self.refused()
         if refused is not None:
             return f"launched one by one, because a CUDA graph is refused ({refused})"

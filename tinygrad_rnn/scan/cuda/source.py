@@ -145,8 +145,8 @@ def kernel_source(
 
 def parameters(loads: Mapping[Var, Operand], stores: Sequence[tuple[Var, Operand]]) -> str:
     """The parameters of a kernel: addresses of what it reads, of what it writes, and a number."""
-    texts = [f"const {_stored(x.dtype)}* a{k}" for k, x in enumerate(loads.values())]
-    texts += [f"{_stored(place.dtype)}* b{k}" for k, (_, place) in enumerate(stores)]
+    texts = [f"const {stored_type(x.dtype)}* a{k}" for k, x in enumerate(loads.values())]
+    texts += [f"{stored_type(place.dtype)}* b{k}" for k, (_, place) in enumerate(stores)]
     return ", ".join([*texts, "i64 count"])
 
 
@@ -178,7 +178,8 @@ def offset(strides: Sequence[int], shape: Sequence[int]) -> str:
     return " + ".join(terms) or "0"
 
 
-def _stored(dtype: Any) -> str:
+def stored_type(dtype: Any) -> str:
+    """The type of values of a dtype in memory."""
     return _NAMES[str(dtype)][0]
 
 
@@ -196,7 +197,7 @@ def converted(text: str, source: Any, wanted: Any) -> str:
     """A value as it is stored."""
     if wanted == np.float16:
         return f"to_half({text})"
-    return text if source == wanted else f"({_stored(wanted)})({text})"
+    return text if source == wanted else f"({stored_type(wanted)})({text})"
 
 
 def _computing_dtype(equation: Equation) -> np.dtype[Any]:
