@@ -341,6 +341,7 @@ def alternate(steps: dict[str, tuple[Step, Side]], seconds: float) -> dict[str, 
     for way, (step, side) in steps.items():
         [once] = block(step, side, 1)
         calls[way] = min(int(share / once) + 1, MOST_CALLS)
+        times[way] += [once] * (calls[way] == 1)
     for _ in range(BLOCKS_OF_CALLS):
         for way, (step, side) in steps.items():
             if len(times[way]) >= LEAST_CALLS and sum(times[way]) > seconds / len(steps):

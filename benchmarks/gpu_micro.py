@@ -26,9 +26,7 @@ ROUNDS, CALLS = 5, 200
 CHAIN = 512  # kernels that wait for one another
 STEPS = 128  # of a recurrence, in a graph
 LENGTHS = (512, 2048)  # steps of a layer
-LAYERS = [
-    (cell, B, H) for B, H in ((16, 128), (64, 128), (64, 256)) for cell in ("LSTM", "GRU", "RNN")
-]
+LAYERS = [(cell, B, H) for B, H in ((16, 128), (64, 128), (64, 256)) for cell in ("LSTM", "GRU")]
 
 #: Name -> the shapes of the operands, and the operation.
 OPERATIONS: dict[str, tuple[list[tuple[int, ...]], Callable[..., Any]]] = {

@@ -13,6 +13,7 @@ import pytest
 import strict_double
 from recurrent_cells import CASES
 from strict_double.compiled import RawKernel, has_compiler
+from test_scan_cuda import pulled_back
 
 import tinygrad_rnn as torch
 from tinygrad_rnn.autograd import tree
@@ -20,8 +21,10 @@ from tinygrad_rnn.ops import elementwise as e
 from tinygrad_rnn.ops.elementwise import Elementwise
 from tinygrad_rnn.program import Trace
 from tinygrad_rnn.scan import scan
+from tinygrad_rnn.scan.cuda import Plan, launches
 from tinygrad_rnn.scan.cuda.launches import NAME, _compiled
 from tinygrad_rnn.scan.cuda.source import THREADS, Operand, can_be_written, kernel_source
+from tinygrad_rnn.scan.scan import trace_step
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.0, 7.0, -7.0, np.inf, -np.inf, np.nan]
 DTYPES = ["float32", "float64", "float16"]
@@ -250,3 +253,32 @@ def test_the_kernels_of_the_cells_compile_for_a_gpu(case, dtype, on_the_double, 
     for text in (text for text in kernel_texts if f"void {NAME}(" in text):
         code = compiled_for("sm_90", text)
         assert dtype == "float64" or ".f64" not in code  # 64 times as slow
+
+
+LARGE = [(x, H) for x in ("LSTM", "GRU", "LSTM peephole", "RNN tanh") for H in (128, 256)]
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(("name", "H"), [*LARGE, ("RNN tanh", 384)])
+def test_a_kernel_for_a_whole_loop_fits_in_registers(
+    name, H, dtype, on_the_double, kernel_texts, monkeypatch
+):
+    """Forward and backward, at sizes that layers have. The loops are bound, and not run."""
+    monkeypatch.setattr(launches, "_size_of_gpu", lambda xp, device: (True, 132))
+    (case,) = (case for case in CASES if case.name == name)
+    xs, h0, weights = case.leaves(dtype, T=1, B=64, H=H)
+    step = trace_step(case.cell(*weights), xs, h0).program()
+    for program in (step, pulled_back(step)):
+        plan = Plan(program)
+
+        def array(x, plan=plan):
+            place = plan.place(x)
+            return place.of(strict_double.empty(place.storage.shape, place.storage.dtype))
+
+        launches.bind_loop(plan.persistent, array, lambda x: 1 << 20, 2)
+    assert len(kernel_texts) == 2
+    for text in kernel_texts:
+        code = compiled_for("sm_90", text)
+        assert "barrier.cluster" in code
+        assert ".f64" not in code

@@ -29,7 +29,7 @@ ROWS = 8  # sequences of a cluster
 _DTYPES = ("float32", "float16")
 _BLOCKS = (8, 4, 2, 1)  # of a cluster; no GPU has to have room for more than 8
 _REGISTERS = 1 << 16  # of a multiprocessor
-_MOST_SHARED = 160 << 10  # bytes of operands; every GPU that has clusters has more
+_MOST_SHARED = 96 << 10  # bytes of operands; every GPU that has clusters has more
 _WAVES = 2  # clusters that must wait for others are soon slower than launches
 
 
