@@ -94,12 +94,13 @@ static Fiber fibers[MOST];
 static Barrier of_cluster, of_blocks[8], of_warps[MOST / 32];
 static double passed[MOST];
 static ucontext_t scheduler;
-static unsigned current, first_block, cluster;
+static unsigned current, first_block, cluster, progress;
 static char* memory_of_block[8];
 #define threadIdx (Index{current % blockDim.x, 0, 0})
 #define blockIdx (Index{first_block + current / blockDim.x, 0, 0})
 static void arrive_at(Barrier& barrier, unsigned size) {
   fibers[current].arrived = barrier.generation;
+  progress++;
   if (++barrier.count == size) {
     barrier.count = 0;
     barrier.generation++;
@@ -134,6 +135,7 @@ RUN_TOGETHER = """
 static void fiber() {{
   {name}({held});
   fibers[current].done = true;
+  progress++;
   swapcontext(&fibers[current].context, &scheduler);
 }}
 extern "C" void run_on_the_host(unsigned blocks, unsigned threads, unsigned shared{declared}) {{
@@ -158,11 +160,14 @@ extern "C" void run_on_the_host(unsigned blocks, unsigned threads, unsigned shar
     }}
     for (unsigned left = all, turn = 0; left; turn++) {{
       // One warp runs as far as it comes while the others wait, another one every turn.
-      const unsigned start = turn * 7 % warps * 32;
-      for (unsigned k = 0; k < 32 * 32; k++) {{
-        current = start + (turn % 2 ? 31 - k % 32 : k % 32);
-        if (current < all && !fibers[current].done)
-          swapcontext(&scheduler, &fibers[current].context);
+      const unsigned start = (turn * 7 + turn / warps) % warps * 32;
+      for (unsigned before = ~progress; before != progress;) {{
+        before = progress;
+        for (unsigned k = 0; k < 32; k++) {{
+          current = start + (turn % 2 ? 31 - k : k);
+          if (current < all && !fibers[current].done)
+            swapcontext(&scheduler, &fibers[current].context);
+        }}
       }}
       left = 0;
       for (unsigned t = 0; t < all; t++) left += !fibers[t].done;

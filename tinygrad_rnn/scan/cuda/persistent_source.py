@@ -308,7 +308,7 @@ class _Writer:
             elif loop.added_to in self.made:
                 text += f" + {self.names[loop.added_to]}"
             else:
-                text += f" + {self._added_at(gate)}"
+                text += f" + (mine ? {self._added_at(gate)} : 0.0f)"
         return f"from_half(to_half({text}))" if loop.out.dtype == np.float16 else text
 
     def _kernel(self) -> list[str]:
@@ -352,11 +352,7 @@ class _Writer:
         moved = [self.numbers[x] for x in wanted] + [self.added_at] * bool(added)
         loads = [f"  {line}" for line in [*map(self._load, wanted), *added]]
         guarded = ["if (mine && t + 1 < length) {", *loads, "}"] if loads else []
-        carried = [
-            f"const {computed_type(x.dtype)} next{self.numbers[x]} = {self.names[y]};"
-            for x, y in loop.carried.items()
-        ]
-        return [*carried, *self._moved(moved), *guarded]
+        return [*self._moved(moved), *guarded]
 
     def _moved(self, numbers: Iterable[int]) -> list[str]:
         return [f"p{number} += {self.moves[number]};" for number in numbers if self.moves[number]]
@@ -364,7 +360,7 @@ class _Writer:
     def _carry(self) -> list[str]:
         """The carries that the next step's kernel reads: they need not come from memory."""
         loop = self.loop
-        lines = [f"{self.names[x]} = next{self.numbers[x]};" for x in loop.carried]
+        lines = [f"{self.names[x]} = {self.names[y]};" for x, y in loop.carried.items()]
         if loop.kernel_first:
             lines += [f"{self.names[x]} = z{gate};" for x, gate in loop.gates.items()]
         return lines
