@@ -733,8 +733,8 @@ def counts(monkeypatch, device, gpu):
     launches._compiled.cache_clear()
     found = []
 
-    def bind_watching(loop, array, move, length):
-        whole = bind_loop(loop, array, move, length)
+    def bind_watching(loop, tile, array, move, length):
+        whole = bind_loop(loop, tile, array, move, length)
         owners = [array(x).data.mem.owner for x in whole.values]
         bounds = [n for x in owners for n in (x.ctypes.data, x.ctypes.data + x.nbytes)]
         watch = np.array([0, 0, *bounds])

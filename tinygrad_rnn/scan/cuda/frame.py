@@ -6,8 +6,9 @@ known beforehand: the second run captures them as a CUDA graph, and from then on
 is one launch, too; where capture is refused, they are made one by one.
 
 What a run hands out are views of the frame's memory, which is used again only when nobody holds one
-any more. Sequences and weights are read where they lie; what lies elsewhere in a later run is
-copied, from then on, to a place of its own. Read plan.py and launches.py before this file.
+any more. Sequences are read where they lie, and so are weights by one kernel for all steps; what
+lies elsewhere in a later run is copied, from then on, to a place of its own. Read plan.py and
+launches.py before this file.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class Frame:
         self.plan, self.length, self.reverse, self.xp = plan, length, reverse, xp
         self.busy = False
         self._setting = _setting(xp)
+        self._tile = plan.tile(xp)  # if one kernel runs the loop
         self._arrays: dict[Storage, Any] = {}
         self.carry = [xp.empty((length + 1, *x.shape), x.dtype) for x in plan.program.carry]
         in_loop = {plan.place(x).storage for x in self._in_memory()}
@@ -173,10 +175,10 @@ class Frame:
         steps = range(self.length)
         order = steps[::-1] if self.reverse else steps
         first = partial(self._at, t=order[0])
-        if self.plan.persistent is not None and way() == "persistent":
-            whole = bind_loop(self.plan.persistent, first, self._move, self.length)
-            if whole is not None:
-                return [(whole.function, whole.addresses)]
+        if self._tile is not None:
+            assert self.plan.persistent is not None
+            whole = bind_loop(self.plan.persistent, self._tile, first, self._move, self.length)
+            return [(whole.function, whole.addresses)]
         columns: list[list[Made]] = []
         for instruction in self.plan.loop:
             if isinstance(instruction, View):
@@ -254,15 +256,23 @@ class Frame:
             array = known[x]
             if storage not in self._copies:
                 place = array.data.ptr, array.strides
-                if not bound:
-                    self._places[storage] = place
-                elif place != self._places[storage]:
-                    self._copies[storage] = self.xp.empty(array.shape, array.dtype)
+                moved = bound and place != self._places[storage]
+                if moved:
                     self._loop = self._graph = None
+                if moved or self._is_copied(storage):
+                    self._copies[storage] = self.xp.empty(array.shape, array.dtype)
+                self._places[storage] = place
             if storage in self._copies:
                 self._copies[storage][...] = array
                 array = self._copies[storage]
             self._given[storage] = array
+
+    def _is_copied(self, storage: Storage) -> bool:
+        """Whether something is copied from the first run on.
+
+        A matrix that cuBLAS reads: where it lies otherwise, its products are rounded otherwise.
+        """
+        return storage.kind == memory.FIXED and self._tile is None
 
     def _run_loop(self, run: Any, products: cublas.Blas | None) -> None:
         """By the graph; at first by launches, which also compiles what they need."""

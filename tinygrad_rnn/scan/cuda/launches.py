@@ -81,20 +81,18 @@ def _bind_kernel(kernel: Kernel, array: Callable[[Var], Any]) -> Launch | None:
 
 def bind_loop(
     loop: Loop,
+    tile: Tile,
     array: Callable[[Var], Any],
     move: Callable[[Var], int],
     length: int,
-) -> Launch | None:
-    """The launch of one kernel that runs a whole loop; None where that does not fit on the GPU.
+) -> Launch:
+    """The launch of one kernel that runs a whole loop.
 
     array: gives the array of a variable at the first step. move: how many bytes further that of
     the next step lies. length: of steps.
     """
     kernel, product = loop.kernel, loop.product
     xp = namespace(array(loop.out))
-    tile = tile_on_gpu(loop, xp)
-    if tile is None:
-        return None
     written = [(store, store.part_of(array(store.target))) for store in kernel.stores]
     own = [*product.inputs[-2:], loop.out, *product.inputs[:-2]]
     values = [*kernel.loads, *(store.target for store in kernel.stores), *own]

@@ -9,13 +9,14 @@ schedule.py before this file.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from tinygrad_rnn.backend import library
 from tinygrad_rnn.ops.elementwise import copy
 from tinygrad_rnn.program import Equation, Program, Var
 from tinygrad_rnn.scan import memory
 from tinygrad_rnn.scan.cuda.launches import tile_on_gpu
-from tinygrad_rnn.scan.cuda.persistent import ROWS, loop_of
+from tinygrad_rnn.scan.cuda.persistent import ROWS, Tile, loop_of
 from tinygrad_rnn.scan.cuda.rewriting import add_product, rewritten
 from tinygrad_rnn.scan.cuda.schedule import Call, Spaces, is_join, is_kernel, is_view, schedule
 from tinygrad_rnn.scan.cuda.source import can_be_written
@@ -88,11 +89,15 @@ class Plan:
         known = [refusals[name] for name in names if name in refusals]
         return refusals.get(LAUNCHES) or next(iter(known), None)
 
+    def tile(self, xp: Any) -> Tile | None:
+        """How one kernel shares out the loop on the current GPU; None if launches run it."""
+        loop = self.persistent if way() == "persistent" else None
+        return None if loop is None else tile_on_gpu(loop, xp)
+
     def way(self) -> str:
         """How the loop is run on the current GPU, in words."""
-        loop = self.persistent if way() == "persistent" else None
-        tile = loop and tile_on_gpu(loop, library("cuda"))
-        if tile:
+        tile = self.tile(library("cuda"))
+        if tile is not None:
             blocks = f"{tile.blocks} block{'s' * (tile.blocks > 1)} of threads"
             return f"one kernel runs all steps, {blocks} for {ROWS} sequences"
         refused = self.refused()
