@@ -235,7 +235,7 @@ on a machine with a GPU, CuPy and PyTorch:
 {COMMAND}
 ```
 
-`--minutes` says how long it may take; `--quick` measures the two most telling sizes only. A run
+`--minutes` says how long it may take; `--quick` measures the most telling sizes only. A run
 that was stopped goes on where it was."""
 
 LEGEND = f"""One layer in one direction, T = 512 steps, as many inputs as units (D = H), from zero
@@ -258,7 +258,9 @@ states. To measure again:
 - The **floor** is the larger of two times: every input read and every output written once, at the
   memory's bandwidth; and the operations of the products, at the peak of the precision; both after
   NVIDIA's data sheet (`benchmarks/gpu_floor.py`). It knows nothing of steps that wait for others.
-- *loop ran as* says what ran the loop of `scan`."""
+- *loop ran as* says what ran the loop of `scan` (of the backward one, where there are two): one
+  *kernel* for all steps, whose products are full float32 in every row; a CUDA *graph*; or single
+  *launches*."""
 
 MEMORY = """The most that arrays occupied at one time in forward and backward, without x and the
 gradient of the outputs: weights, gradients, and what is kept from forward to backward."""
