@@ -346,6 +346,35 @@ def test_calls_of_the_array_library_are_captured_too():
     assert frame._graph is not None
 
 
+def test_what_is_computed_for_all_steps_gives_back_what_it_needs_no_more(monkeypatch):
+    """Of a chain of results after the loop, two are there at a time, and not all eight."""
+    x, h, U = (torch.zeros(n) for n in [(16, 8, 32), (8, 32), (32, 32)])
+
+    def cell(x, h):
+        h = (x + h @ U).tanh()
+        y = h
+        for _ in range(8):
+            y = y.cumsum(-1)
+        return y, h
+
+    program = trace_step(cell, x, h).program()
+    plan, xp = cuda.Plan(program), backend.library("cuda")
+    assert [e.primitive.name for e in plan.parts.after].count("cumsum") == 8
+    memory, empty, used = xp.get_default_memory_pool(), xp.empty, []
+
+    def noting(*args, **options):
+        used.append(memory.used_bytes())
+        return empty(*args, **options)
+
+    inputs = on_device(inputs_of(program, 16))
+    cuda.run(plan, xp, inputs, 16, False)  # compiles, and lays out a frame
+    monkeypatch.setattr(xp, "empty", noting)
+    cuda.run(plan, xp, inputs, 16, False)
+    size = 16 * 8 * 32 * np.dtype(program.inputs[0].dtype).itemsize
+    assert len(used) >= 7
+    assert max(used) - min(used) <= 2 * size
+
+
 def test_calls_that_cannot_be_captured_are_launched(capsys):
     """Two products of different sizes, which no launch of cuBLAS does at once."""
     rng = np.random.default_rng(6)

@@ -27,7 +27,15 @@ from tinygrad_rnn.scan.cuda import cublas
 from tinygrad_rnn.scan.cuda.launches import CannotLaunch, Launch, bind, bind_loop, call, run_at_once
 from tinygrad_rnn.scan.cuda.plan import LAUNCHES, Plan, refusals, way
 from tinygrad_rnn.scan.cuda.rewriting import add_product
-from tinygrad_rnn.scan.cuda.schedule import Call, Gemm, Instruction, View, schedule
+from tinygrad_rnn.scan.cuda.schedule import (
+    Call,
+    Gemm,
+    Instruction,
+    View,
+    last_touched,
+    schedule,
+    touched,
+)
 from tinygrad_rnn.scan.memory import Storage
 from tinygrad_rnn.scan.partition import lift_all
 from tinygrad_rnn.scan.parts import Call as Made
@@ -38,10 +46,12 @@ from tinygrad_rnn.scan.sums import sum_of
 class Lifted(NamedTuple):
     """What is done for all steps at once: instructions on values with T in front.
 
+    ended: what is not needed any more after each instruction.
     inputs, outputs: the variables of the step whose values go in and come out, with their own here.
     """
 
     instructions: list[Instruction]
+    ended: list[list[Var]]
     inputs: list[tuple[Var, Var]]
     outputs: list[tuple[Var, Var]]
 
@@ -105,15 +115,8 @@ class Frame:
 
     def _in_memory(self) -> list[Var]:
         """The values of a step that the loop finds or leaves in memory."""
-        found: list[Var] = [*self.plan.stacked, *self.plan.next_carry]
-        for instruction in self.plan.loop:
-            if isinstance(instruction, Gemm | Call | View):
-                equation = instruction.equation
-                found += [*equation.variables, *equation.outputs]
-            else:
-                found += instruction.loads
-                found += [store.target for store in instruction.stores]
-        return found
+        in_loop = (x for instruction in self.plan.loop for x in touched(instruction))
+        return [*self.plan.stacked, *self.plan.next_carry, *in_loop]
 
     def _array(self, storage: Storage) -> Any:
         """The memory of a storage; of what is given, and of carries, there is other."""
@@ -166,7 +169,9 @@ class Frame:
         lift_all(equations, lifted, fixed)
         outputs = [(x, lifted[x]) for x in wanted if x in made]
         kept = Program(trace.equations, [], [], [], [], [y for _, y in outputs])
-        return Lifted(schedule(kept.equations, kept.stacked), inputs, outputs)
+        instructions = schedule(kept.equations, kept.stacked)
+        ended = last_touched(instructions, kept.stacked)
+        return Lifted(instructions, ended, inputs, outputs)
 
     def _bind_loop(self, products: cublas.Blas | None) -> list[Made]:
         """The launches of all steps, in order; one, where one kernel can run them all."""
@@ -334,7 +339,7 @@ class Frame:
         """The outputs of a part, in their places if they have any."""
         arrays = {y: self._all(x, known) for x, y in part.inputs}
         arrays.update((y, places[x]) for x, y in part.outputs if x in places)
-        run_at_once(part.instructions, arrays, self.xp, products)
+        run_at_once(part.instructions, part.ended, arrays, self.xp, products)
         for x, y in part.outputs:
             if x in places and arrays[y] is not places[x]:  # a view of something else
                 places[x][...] = arrays[y]

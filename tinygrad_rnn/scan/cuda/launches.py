@@ -169,11 +169,16 @@ def call(equation: Equation, operands: Sequence[Any], outs: Sequence[Any]) -> No
 
 
 def run_at_once(
-    instructions: Sequence[Instruction], arrays: dict[Var, Any], xp: Any, products: Blas | None
+    instructions: Sequence[Instruction],
+    ended: Sequence[Sequence[Var]],
+    arrays: dict[Var, Any],
+    xp: Any,
+    products: Blas | None,
 ) -> None:
     """Run instructions on arrays, to which those of the results are added.
 
-    A result that has an array already is written there.
+    A result that has an array already is written there. ended: whose arrays are given back after
+    each instruction, so that the next can have the memory.
     """
 
     def array(x: Var) -> Any:
@@ -185,7 +190,7 @@ def run_at_once(
         operands = [array(x) if type(x) is Var else x for x in equation.inputs]
         call(equation, operands, [array(x) for x in equation.outputs])
 
-    for instruction in instructions:
+    for instruction, done_with in zip(instructions, ended, strict=True):
         if isinstance(instruction, View):
             equation = instruction.equation
             made = equation.primitive.evaluate(xp, array(equation.inputs[0]), **equation.params)
@@ -202,3 +207,5 @@ def run_at_once(
             else:
                 if launch is not None:
                     launch.function(*launch.addresses)
+        for x in done_with:
+            del arrays[x]

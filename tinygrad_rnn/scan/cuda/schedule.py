@@ -58,6 +58,25 @@ class View(NamedTuple):
 
 Instruction: TypeAlias = Kernel | Gemm | Call | View
 
+
+def touched(instruction: Instruction) -> list[Var]:
+    """The values that an instruction finds or leaves in memory."""
+    if isinstance(instruction, Kernel):
+        return [*instruction.loads, *(store.target for store in instruction.stores)]
+    return [*instruction.equation.variables, *instruction.equation.outputs]
+
+
+def last_touched(instructions: Sequence[Instruction], kept: Iterable[Var]) -> list[list[Var]]:
+    """For each instruction, the values that no later one touches, but for those that are kept."""
+    last = {x: number for number, found in enumerate(instructions) for x in touched(found)}
+    ended: list[list[Var]] = [[] for _ in instructions]
+    wanted = set(kept)
+    for x, number in last.items():
+        if x not in wanted:
+            ended[number].append(x)
+    return ended
+
+
 _VIEWS = {split, transpose, flip, broadcast_to, unstack}
 
 
