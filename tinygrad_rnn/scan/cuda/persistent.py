@@ -30,7 +30,6 @@ _DTYPES = ("float32", "float16")
 _BLOCKS = (8, 4, 2, 1)  # of a cluster; no GPU has to have room for more than 8
 _REGISTERS = 1 << 16  # of a multiprocessor
 _MOST_SHARED = 96 << 10  # bytes of operands; every GPU that has clusters has more
-_WAVES = 2  # clusters that must wait for others are soon slower than launches
 
 
 class Loop(NamedTuple):
@@ -204,19 +203,15 @@ class Tile(NamedTuple):
 def tile_of(loop: Loop, clusters: bool, processors: int) -> Tile | None:
     """How to share out a loop on a GPU with so many multiprocessors; None if it does not fit.
 
-    clusters: whether the GPU has them (from compute capability 9.0 on).
+    All clusters run at the same time: in two rounds, one after the other, they were slower than a
+    graph. clusters: whether the GPU has them (from compute capability 9.0 on).
     """
     (B, H), K = loop.kernel.shape, loop.left.shape[1]
     groups = -(-B // ROWS)
     found = [_tile(loop, blocks, H, K) for blocks in (_BLOCKS if clusters else (1,))]
-    found = [tile for tile in found if _fits(loop, tile)]
-
-    def cost(tile: Tile) -> tuple[int, bool]:
-        """How many clusters come after one another, and whether the last block has no unit."""
-        return -(-groups * tile.blocks // processors), (tile.blocks - 1) * tile.units >= H
-
-    best = min(found, key=cost, default=None)  # of equal ones, that of most blocks
-    return best if best is not None and cost(best)[0] <= _WAVES else None
+    found = [x for x in found if groups * x.blocks <= processors and _fits(loop, x)]
+    # The most blocks; rather fewer than with a last one that has no unit.
+    return min(found, key=lambda x: (x.blocks - 1) * x.units >= H, default=None)
 
 
 def _tile(loop: Loop, blocks: int, H: int, K: int) -> Tile:
