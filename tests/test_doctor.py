@@ -16,7 +16,7 @@ from tinygrad_rnn.cli import main
 from tinygrad_rnn.doctor import CHECKS, findings, recurrences, usable_devices
 from tinygrad_rnn.gpu_setup import advice, conflict, look
 from tinygrad_rnn.scan.cuda import cublas
-from tinygrad_rnn.scan.cuda.plan import LAUNCHES, refusals
+from tinygrad_rnn.scan.cuda.plan import LAUNCHES, ONE_KERNEL, refusals
 
 CUDA12, CUDA13 = ("cupy-cuda12x", "14.2.0"), ("cupy-cuda13x", "14.2.0")
 
@@ -208,7 +208,9 @@ def test_a_part_that_cannot_be_read_is_a_finding(monkeypatch):
 def test_how_recurrences_run(monkeypatch):
     monkeypatch.delenv("TINYGRAD_RNN_CUDA_LOOP", raising=False)
     monkeypatch.setattr(cublas, "load", lambda: object())
-    assert recurrences().text == "CUDA graphs"
+    assert recurrences().text == "one kernel for all steps where that fits, else CUDA graphs"
+    monkeypatch.setitem(refusals, ONE_KERNEL, "one kernel: RuntimeError: no cluster")
+    assert recurrences()[1:] == ("CUDA graphs", "one kernel: RuntimeError: no cluster")
     monkeypatch.setitem(refusals, LAUNCHES, "launches: RuntimeError: no capture")
     assert recurrences()[1:] == (
         "kernels launched one by one",

@@ -22,6 +22,7 @@ from tinygrad_rnn.scan.cuda import frame as frames
 from tinygrad_rnn.scan.cuda import launches
 from tinygrad_rnn.scan.cuda.launches import bind_loop
 from tinygrad_rnn.scan.cuda.persistent import tile_of
+from tinygrad_rnn.scan.cuda.plan import refusals
 from tinygrad_rnn.scan.interpret import interpret
 from tinygrad_rnn.scan.pool import pool
 from tinygrad_rnn.scan.scan import trace_step
@@ -778,6 +779,60 @@ def test_no_thread_touches_what_is_not_its_own(name, counts):
         plan = cuda.Plan(program)
         check_plan(plan, program, 3, reverse, runs=2)
         assert plan.persistent is None or counts == [(0, 0)] * 2
+
+
+# --- where a GPU does not run such a kernel -------------------------------------------------------
+
+
+def test_launches_run_a_loop_whose_kernel_is_refused(gpu, monkeypatch):
+    """The first run finds out, and still gives the result; from then on nobody tries again."""
+    if backend.library("cuda") is not strict_double:
+        pytest.skip("a GPU does not refuse when it is told to")
+    gpu(True, 132)
+    launches._compiled.cache_clear()
+    call, refused = RawKernel.__call__, []
+
+    def refusing(self, *args, **options):
+        if "shared_memory()" in self.code:
+            refused.append(self)
+            raise RuntimeError("no room for a cluster")
+        call(self, *args, **options)
+
+    case = KNOWN["LSTM"]
+    program = step_of(case)
+    known = dict(refusals)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(RawKernel, "__call__", refusing)
+            plan = cuda.Plan(program)
+            check_plan(plan, program, 4)
+            check_plan(cuda.Plan(pulled_back(program)), pulled_back(program), 4)
+        assert len(refused) == 1
+        assert refusals["one kernel"] == "one kernel: RuntimeError: no room for a cluster"
+        assert plan.tile(strict_double) is None
+        why = "because a kernel for all steps is refused (one kernel: RuntimeError: no room"
+        assert why in plan.way()
+        assert pool.newest.executor == "graph"
+    finally:
+        refusals.clear()
+        refusals.update(known)
+        launches._compiled.cache_clear()
+
+
+def test_an_error_of_launches_is_no_refusal(monkeypatch):
+    if backend.library("cuda") is not strict_double:
+        pytest.skip("a GPU does not refuse when it is told to")
+    program = step_of(KNOWN["LSTM"], "float64")
+
+    def failing(self, *args, **options):
+        raise RuntimeError("broken")
+
+    launches._compiled.cache_clear()
+    monkeypatch.setattr(RawKernel, "__call__", failing)
+    inputs = on_device(inputs_of(program, 3))
+    with pytest.raises(RuntimeError, match="broken"):
+        cuda.run(cuda.Plan(program), strict_double, inputs, 3, False)
+    assert "one kernel" not in refusals
 
 
 # --- how the work is shared out -------------------------------------------------------------------

@@ -18,7 +18,7 @@ import numpy as np
 from tinygrad_rnn import backend, gpu_setup
 from tinygrad_rnn.gpu_setup import GpuSetup, version_text
 from tinygrad_rnn.scan.cuda import cublas
-from tinygrad_rnn.scan.cuda.plan import LAUNCHES, refusals, way
+from tinygrad_rnn.scan.cuda.plan import LAUNCHES, ONE_KERNEL, refusals, way
 
 #: What limits the threads of NumPy's products, wherever it was built.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -56,7 +56,7 @@ def findings(
 
 
 def recurrences() -> Finding:
-    """How a GPU has run recurrences so far: as CUDA graphs, unless something is in the way."""
+    """How a GPU has run recurrences so far, and whether something is in the way of the best."""
     part = "recurrences"
     if way() not in ("persistent", "graph"):
         return Finding(part, f"{way()}, as TINYGRAD_RNN_CUDA_LOOP says")
@@ -64,7 +64,9 @@ def recurrences() -> Finding:
         return Finding(part, "products by CuPy, one by one", "cuBLAS cannot be loaded by ctypes")
     if LAUNCHES in refusals:
         return Finding(part, "kernels launched one by one", refusals[LAUNCHES])
-    return Finding(part, "CUDA graphs")
+    if way() == "graph" or ONE_KERNEL in refusals:
+        return Finding(part, "CUDA graphs", refusals.get(ONE_KERNEL, ""))
+    return Finding(part, "one kernel for all steps where that fits, else CUDA graphs")
 
 
 def usable_devices(setup: GpuSetup) -> list[str]:

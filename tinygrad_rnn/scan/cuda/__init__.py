@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from tinygrad_rnn.backend import device_of
-from tinygrad_rnn.scan.cuda.frame import Frame
+from tinygrad_rnn.scan.cuda.frame import Frame, Refused
 from tinygrad_rnn.scan.cuda.plan import Plan, way
 from tinygrad_rnn.scan.cuda.schedule import launches_text
 from tinygrad_rnn.scan.pool import pool
@@ -23,4 +23,7 @@ __all__ = ["Plan", "launches_text", "run", "way"]
 def run(plan: Plan, xp: Any, inputs: Sequence[Any], length: int, reverse: bool) -> list[Any]:
     """The outputs of a plan after `length` steps; see `interpret`, which defines them."""
     with xp.cuda.Device(device_of(inputs[0]).index):
-        return pool.run(partial(Frame, xp=xp), plan, inputs, length, reverse)
+        try:
+            return pool.run(partial(Frame, xp=xp), plan, inputs, length, reverse)
+        except Refused:
+            return pool.run(partial(Frame, xp=xp), plan, inputs, length, reverse)

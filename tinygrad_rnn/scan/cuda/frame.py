@@ -25,7 +25,7 @@ from tinygrad_rnn.program import Equation, Program, Trace, Var, evaluate
 from tinygrad_rnn.scan import memory
 from tinygrad_rnn.scan.cuda import cublas
 from tinygrad_rnn.scan.cuda.launches import CannotLaunch, Launch, bind, bind_loop, call, run_at_once
-from tinygrad_rnn.scan.cuda.plan import LAUNCHES, Plan, refusals, way
+from tinygrad_rnn.scan.cuda.plan import LAUNCHES, ONE_KERNEL, Plan, refusals, way
 from tinygrad_rnn.scan.cuda.rewriting import add_product
 from tinygrad_rnn.scan.cuda.schedule import (
     Call,
@@ -54,6 +54,10 @@ class Lifted(NamedTuple):
     ended: list[list[Var]]
     inputs: list[tuple[Var, Var]]
     outputs: list[tuple[Var, Var]]
+
+
+class Refused(RuntimeError):
+    """A GPU does not run a kernel for all steps, which is noted down: launches must run them."""
 
 
 class Frame:
@@ -284,7 +288,13 @@ class Frame:
         if self._loop is None:
             self._loop = self._bind_loop(products)
             self._references = self._count()  # calls hold some
-            run("loop", make, self._loop)
+            try:
+                run("loop", make, self._loop)
+            except Exception as error:
+                if self._tile is None:
+                    raise
+                refusals[ONE_KERNEL] = f"{ONE_KERNEL}: {type(error).__name__}: {error}"
+                raise Refused from error
             return
         if self._graph is None and self._may_capture(products):
             self._graph = self._capture(products)
@@ -380,6 +390,6 @@ class Frame:
 
 
 def _setting(xp: Any) -> tuple[Any, ...]:
-    """What a frame's launches are made for: device, stream, precision of products."""
-    stream = xp.cuda.get_current_stream().ptr
-    return xp.cuda.Device().id, stream, get_float32_matmul_precision(), way()
+    """What a frame's launches are made for: device, stream, precision of products, and how."""
+    stream, precision = xp.cuda.get_current_stream().ptr, get_float32_matmul_precision()
+    return xp.cuda.Device().id, stream, precision, way(), ONE_KERNEL in refusals

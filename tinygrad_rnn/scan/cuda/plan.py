@@ -23,12 +23,13 @@ from tinygrad_rnn.scan.cuda.source import can_be_written
 from tinygrad_rnn.scan.memory import Place, Storage, viewed
 from tinygrad_rnn.scan.partition import Partition, partition
 
-#: What cannot be captured, by the name of the operation, and why; runs add what they find out.
+#: What cannot be done, by the name of the operation, and why; runs add what they find out.
 refusals: dict[str, str] = {
     name: f"{name}: CuPy's own products of matrices cannot be captured"
     for name in ("matmul", "contract", "einsum")
 }
 LAUNCHES = "launches"  # in place of an operation's name: nothing can be captured
+ONE_KERNEL = "one kernel"  # likewise: no kernel can run all steps
 
 
 def way() -> str:
@@ -91,8 +92,9 @@ class Plan:
 
     def tile(self, xp: Any) -> Tile | None:
         """How one kernel shares out the loop on the current GPU; None if launches run it."""
-        loop = self.persistent if way() == "persistent" else None
-        return None if loop is None else tile_on_gpu(loop, xp)
+        if self.persistent is None or way() != "persistent" or ONE_KERNEL in refusals:
+            return None
+        return tile_on_gpu(self.persistent, xp)
 
     def way(self) -> str:
         """How the loop is run on the current GPU, in words."""
@@ -105,7 +107,10 @@ class Plan:
             return f"launched one by one, because a CUDA graph is refused ({refused})"
         if way() == "launches":
             return "launched one by one, as TINYGRAD_RNN_CUDA_LOOP says"
-        return "captured as a CUDA graph by the second run, one launch from then on"
+        graph = "captured as a CUDA graph by the second run, one launch from then on"
+        if self.persistent is not None and ONE_KERNEL in refusals:
+            return f"{graph}, because a kernel for all steps is refused ({refusals[ONE_KERNEL]})"
+        return graph
 
     def _claims(self) -> tuple[list[Var], dict[Var, Place]]:
         """The carry's next values, each computed where it belongs; a copy of what cannot be."""
