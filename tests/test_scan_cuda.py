@@ -18,7 +18,7 @@ import tinygrad_rnn as torch
 from tinygrad_rnn import backend
 from tinygrad_rnn.program import Program, Trace
 from tinygrad_rnn.scan import cuda, explain, scan, unroll
-from tinygrad_rnn.scan.cuda import cublas
+from tinygrad_rnn.scan.cuda import cublas, launches
 from tinygrad_rnn.scan.cuda import frame as frames
 from tinygrad_rnn.scan.cuda.schedule import Call, Gemm, Kernel
 from tinygrad_rnn.scan.factors import gather_factors
@@ -373,6 +373,30 @@ def test_what_is_computed_for_all_steps_gives_back_what_it_needs_no_more(monkeyp
     size = 16 * 8 * 32 * np.dtype(program.inputs[0].dtype).itemsize
     assert len(used) >= 7
     assert max(used) - min(used) <= 2 * size
+
+
+def test_kernels_before_and_after_the_loop_are_written_once(monkeypatch):
+    """In later runs, on other arrays that lie likewise, nothing is bound again."""
+    (case,) = (case for case in CASES if case.name == "LSTM layer norm")
+    bind, bound = launches.bind, []
+    monkeypatch.setattr(
+        launches, "bind", lambda *arguments: bound.append(arguments[0]) or bind(*arguments)
+    )
+    pool.clear()
+    for program in (program_of(case, "float64"), pulled_back(program_of(case, "float64"))):
+        plan, xp = cuda.Plan(program), backend.library("cuda")
+        counts, alive = [], []
+        for seed in range(3):
+            bound.clear()
+            inputs = inputs_of(program, 4, seed)
+            alive.append(on_device(inputs))
+            found = host(cuda.run(plan, xp, alive[-1], 4, False))
+            for a, b in zip(interpret(program, np, inputs, 4, False), found, strict=True):
+                np.testing.assert_allclose(b, a, atol=1e-11)
+            counts.append(sum(isinstance(x, Kernel) for x in bound))
+            del found, b  # else the next run could not have the same frame
+        assert counts[0] > 0
+        assert counts[1:] == [0, 0]
 
 
 def test_calls_that_cannot_be_captured_are_launched(capsys):

@@ -24,7 +24,15 @@ from tinygrad_rnn.precision import get_float32_matmul_precision
 from tinygrad_rnn.program import Equation, Program, Trace, Var, evaluate
 from tinygrad_rnn.scan import memory
 from tinygrad_rnn.scan.cuda import cublas
-from tinygrad_rnn.scan.cuda.launches import CannotLaunch, Launch, bind, bind_loop, call, run_at_once
+from tinygrad_rnn.scan.cuda.launches import (
+    Bound,
+    CannotLaunch,
+    Launch,
+    bind,
+    bind_loop,
+    call,
+    run_at_once,
+)
 from tinygrad_rnn.scan.cuda.plan import LAUNCHES, ONE_KERNEL, Plan, refusals, way
 from tinygrad_rnn.scan.cuda.rewriting import add_product
 from tinygrad_rnn.scan.cuda.schedule import (
@@ -46,12 +54,13 @@ from tinygrad_rnn.scan.sums import sum_of
 class Lifted(NamedTuple):
     """What is done for all steps at once: instructions on values with T in front.
 
-    ended: what is not needed any more after each instruction.
+    ended: what is not needed any more after each instruction. bound: launches of earlier runs.
     inputs, outputs: the variables of the step whose values go in and come out, with their own here.
     """
 
     instructions: list[Instruction]
     ended: list[list[Var]]
+    bound: dict[int, Bound]
     inputs: list[tuple[Var, Var]]
     outputs: list[tuple[Var, Var]]
 
@@ -175,7 +184,7 @@ class Frame:
         kept = Program(trace.equations, [], [], [], [], [y for _, y in outputs])
         instructions = schedule(kept.equations, kept.stacked)
         ended = last_touched(instructions, kept.stacked)
-        return Lifted(instructions, ended, inputs, outputs)
+        return Lifted(instructions, ended, {}, inputs, outputs)
 
     def _bind_loop(self, products: cublas.Blas | None) -> list[Made]:
         """The launches of all steps, in order; one, where one kernel can run them all."""
@@ -349,7 +358,7 @@ class Frame:
         """The outputs of a part, in their places if they have any."""
         arrays = {y: self._all(x, known) for x, y in part.inputs}
         arrays.update((y, places[x]) for x, y in part.outputs if x in places)
-        run_at_once(part.instructions, part.ended, arrays, self.xp, products)
+        run_at_once(part.instructions, part.ended, part.bound, arrays, self.xp, products)
         for x, y in part.outputs:
             if x in places and arrays[y] is not places[x]:  # a view of something else
                 places[x][...] = arrays[y]

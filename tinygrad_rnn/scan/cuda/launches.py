@@ -20,7 +20,7 @@ from tinygrad_rnn.scan.cuda.persistent import ROWS, Loop, Tile, tile_of
 from tinygrad_rnn.scan.cuda.persistent_source import persistent_source
 from tinygrad_rnn.scan.cuda.rewriting import add_product
 from tinygrad_rnn.scan.cuda.rows import row_source, threads_for
-from tinygrad_rnn.scan.cuda.schedule import Call, Gemm, Instruction, Kernel, View
+from tinygrad_rnn.scan.cuda.schedule import Call, Gemm, Instruction, Kernel, View, touched
 from tinygrad_rnn.scan.cuda.source import THREADS, Operand, kernel_source
 
 #: How a kernel is called in profiles.
@@ -168,9 +168,21 @@ def call(equation: Equation, operands: Sequence[Any], outs: Sequence[Any]) -> No
         out[...] = result
 
 
+class Bound(NamedTuple):
+    """A launch, for as long as the arrays lie as they did when it was bound.
+
+    forms: how they lie. offsets: how far into the arrays of its values the addresses are, in bytes.
+    """
+
+    forms: list[Any]
+    launch: Launch | None
+    offsets: list[int]
+
+
 def run_at_once(
     instructions: Sequence[Instruction],
     ended: Sequence[Sequence[Var]],
+    bound: dict[int, Bound],
     arrays: dict[Var, Any],
     xp: Any,
     products: Blas | None,
@@ -178,7 +190,8 @@ def run_at_once(
     """Run instructions on arrays, to which those of the results are added.
 
     A result that has an array already is written there. ended: whose arrays are given back after
-    each instruction, so that the next can have the memory.
+    each instruction, so that the next can have the memory. bound: by the number of an instruction,
+    its launch in an earlier run, which saves writing kernels anew; runs add theirs.
     """
 
     def array(x: Var) -> Any:
@@ -190,7 +203,20 @@ def run_at_once(
         operands = [array(x) if type(x) is Var else x for x in equation.inputs]
         call(equation, operands, [array(x) for x in equation.outputs])
 
-    for instruction, done_with in zip(instructions, ended, strict=True):
+    def run_launch(number: int, instruction: Kernel | Gemm) -> None:
+        lie = [(x.shape, x.strides) for x in map(array, touched(instruction))]
+        forms = [products, *lie]
+        if number not in bound or bound[number].forms != forms:
+            launch = bind(instruction, array, products)
+            seen = () if launch is None else zip(launch.addresses, launch.values, strict=True)
+            offsets = [address - array(x).data.ptr for address, x in seen]
+            bound[number] = Bound(forms, launch, offsets)
+        _, launch, offsets = bound[number]
+        if launch is not None:
+            places = zip(launch.values, offsets, strict=True)
+            launch.function(*(array(x).data.ptr + offset for x, offset in places))
+
+    for number, (instruction, done_with) in enumerate(zip(instructions, ended, strict=True)):
         if isinstance(instruction, View):
             equation = instruction.equation
             made = equation.primitive.evaluate(xp, array(equation.inputs[0]), **equation.params)
@@ -200,12 +226,9 @@ def run_at_once(
             run_equation(instruction.equation)
         else:
             try:
-                launch = bind(instruction, array, products)
+                run_launch(number, instruction)
             except CannotLaunch:
                 assert isinstance(instruction, Gemm)
                 run_equation(instruction.equation)
-            else:
-                if launch is not None:
-                    launch.function(*launch.addresses)
         for x in done_with:
             del arrays[x]
