@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 from gpu_cases import Case, draw, step_of
 from gpu_sides import Side
@@ -243,17 +244,14 @@ def layer_steps(ours: Side, theirs: Side) -> Table:
 def _step(ours: Side, theirs: Side, cell: str, B: int, H: int, loop: str | None) -> float:
     """Seconds. loop: as TINYGRAD_RNN_CUDA_LOOP; None for cuDNN."""
     side, way = (theirs, "cuDNN") if loop is None else (ours, "scan")
-    os.environ["TINYGRAD_RNN_CUDA_LOOP"] = loop or "persistent"
     seconds = []
-    try:
+    with mock.patch.dict(os.environ, TINYGRAD_RNN_CUDA_LOOP=loop or "persistent"):
         for T in LENGTHS:
             problem = draw(Case(cell, B, H, "float32", T), theirs.library, theirs.device)
             step = step_of(way, side, problem, training=False)
             for _ in range(2):  # the first compiles, the second captures
                 step()
             seconds.append(median_call(side, step, 5))
-    finally:
-        del os.environ["TINYGRAD_RNN_CUDA_LOOP"]
     return (seconds[1] - seconds[0]) / (LENGTHS[1] - LENGTHS[0])
 
 

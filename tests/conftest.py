@@ -86,6 +86,8 @@ def _computing_on(param):
         patch.setitem(sys.modules, "cupyx.scipy.special", strict_double.special)
         library = strict_double.cublas.Library()
         patch.setattr(cublas, "load", lambda: library)
+        # Clusters of fibers are slow: test_persistent.py has the loops that one kernel runs.
+        patch.setenv("TINYGRAD_RNN_CUDA_LOOP", "graph")
     name = "cpu" if param == "cpu" else "cuda"
     known = dict(refusals)
     backend.set_default_device(name)

@@ -235,6 +235,7 @@ def kernel_texts(monkeypatch):
             super().__init__(code, *args, **kwargs)
 
     monkeypatch.setattr(strict_double, "RawKernel", Noting)
+    monkeypatch.setenv("TINYGRAD_RNN_CUDA_LOOP", "persistent")
     _compiled.cache_clear()
     yield texts
     _compiled.cache_clear()

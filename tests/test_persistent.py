@@ -34,6 +34,9 @@ pytestmark = pytest.mark.usefixtures("on_gpu")
 def on_gpu(device):
     if device == "cpu":
         pytest.skip("about a GPU's executor")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINYGRAD_RNN_CUDA_LOOP", "persistent")
+        yield
 
 
 @pytest.fixture
