@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, settings
 from strict_double.compiled import has_compiler
 
 from tinygrad_rnn import backend
-from tinygrad_rnn.scan.cuda import cublas
+from tinygrad_rnn.scan.cuda import cublas, launches
 from tinygrad_rnn.scan.cuda.plan import refusals
+from tinygrad_rnn.scan.pool import pool
 from tinygrad_rnn.scan.recurrence import forget
 
 settings.register_profile(
@@ -66,6 +67,31 @@ def on_the_double():
     """As `device`, for tests about a GPU's machinery that need nothing but the double."""
     with _computing_on("double") as name:
         yield name
+
+
+@pytest.fixture(scope="module")
+def one_kernel(device):
+    """Of tests about loops that one kernel runs: on a GPU, and on the double, where it is slow."""
+    if device == "cpu":
+        pytest.skip("about a GPU's executor")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINYGRAD_RNN_CUDA_LOOP", "persistent")
+        yield
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Sets whether the GPU has clusters, and how many multiprocessors: what a layout depends on."""
+    real = launches._size_of_gpu
+
+    def resize(clusters, processors):
+        xp = backend.library("cuda")
+        if clusters and not real(xp, xp.cuda.Device().id)[0]:
+            pytest.skip("a GPU without clusters")
+        monkeypatch.setattr(launches, "_size_of_gpu", lambda xp, device: (clusters, processors))
+        pool.clear()  # of frames with another layout
+
+    return resize
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_rnn.backend import Array
+from tinygrad_rnn.ops import float16
 
 #: The kernel. `stored` is the type in memory, `value` that of sums; LOADED makes one of the other.
 SOURCE = r"""
@@ -31,18 +32,7 @@ extern "C" __global__ void sum_rows(
     y[part * columns + column] = sum;
 }
 """
-_HALF = r"""
-#ifndef ON_THE_HOST
-typedef unsigned short half_bits;
-__device__ __forceinline__ float from_half(half_bits x) {
-    float y;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x));
-    return y;
-}
-#endif
-typedef half_bits stored;
-#define LOADED(x) from_half(x)
-"""
+_HALF = f"{float16.SOURCE}typedef half_bits stored;\n#define LOADED(x) from_half(x)\n"
 _PLAIN = "typedef value stored;\n#define LOADED(x) (x)\n"
 
 _THREADS = 64  # in a block

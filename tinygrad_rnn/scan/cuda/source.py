@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygrad_rnn.ops import elementwise as e
+from tinygrad_rnn.ops import float16
 from tinygrad_rnn.ops.elementwise import Elementwise
 from tinygrad_rnn.program import Equation, Var
 
@@ -32,24 +33,11 @@ _NAMES = {
     "int64": ("i64", "i64"),
 }
 
-#: What every kernel begins with. The CPU that tests run on brings functions of the same names.
-PRELUDE = """\
+#: What every kernel begins with.
+PRELUDE = f"""\
 typedef long long i64;
 typedef unsigned char u8;
-#ifndef ON_THE_HOST
-typedef unsigned short half_bits;  // float16, computed with as float
-__device__ __forceinline__ float from_half(half_bits x) {
-  float y;
-  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x));
-  return y;
-}
-__device__ __forceinline__ half_bits to_half(float x) {
-  half_bits y;
-  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y) : "f"(x));
-  return y;
-}
-#endif
-"""
+{float16.SOURCE}"""
 
 #: Elementwise operations on integers that C leaves undefined, or does in another way than NumPy.
 _FLOATS_ONLY = {

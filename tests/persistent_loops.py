@@ -1,0 +1,48 @@
+"""Loops that one kernel runs from the first step to the last, for tests: their steps and plans."""
+
+from recurrent_cells import CASES, Case
+from test_scan_cuda import check_plan, pulled_back
+
+from tinygrad_rnn.scan import cuda
+from tinygrad_rnn.scan.pool import pool
+from tinygrad_rnn.scan.scan import trace_step
+
+
+def two_gates(W, U, b):
+    """A unit with two columns: half of a GRU."""
+
+    def step(x, h):
+        z, g = (x @ W + h @ U + b).chunk(2, -1)
+        h = z.sigmoid() * h + (1 - z.sigmoid()) * g.tanh()
+        return h, h
+
+    return step
+
+
+TWO_GATES = Case("two gates", two_gates, "B,D", "B,H", ("D,2H", "H,2H", "2H"))
+KNOWN = {case.name: case for case in [*CASES, TWO_GATES]}
+
+
+def step_of(case, dtype="float32", **sizes):
+    """A cell's step."""
+    xs, h0, weights = case.leaves(dtype, **sizes)
+    return trace_step(case.cell(*weights), xs, h0).program()
+
+
+def plans_of(case, dtype="float32", **sizes):
+    """The plans of a step, of its pullback, and of the pullback's."""
+    step = step_of(case, dtype, **sizes)
+    return [cuda.Plan(x) for x in (step, pulled_back(step), pulled_back(pulled_back(step)))]
+
+
+def check(program, length=5, reverse=False, runs=3):
+    """Some runs of a loop that one kernel runs, against `interpret`; gives the plan."""
+    plan = cuda.Plan(program)
+    assert plan.persistent is not None
+    return check_plan(plan, program, length, reverse, runs)
+
+
+def frame_of(plan):
+    """The frame that the plan's runs share."""
+    (frame,) = (x for x in pool._frames if x.plan is plan)
+    return frame
