@@ -19,8 +19,23 @@ def two_gates(W, U, b):
     return step
 
 
-TWO_GATES = Case("two gates", two_gates, "B,D", "B,H", ("D,2H", "H,2H", "2H"))
-KNOWN = {case.name: case for case in [*CASES, TWO_GATES]}
+def two_layers(W, U, V, R):
+    """Two layers in one step: the upper one reads what the lower one has just computed."""
+
+    def step(x, state):
+        lower, upper = state
+        lower = (x @ W + lower @ U).tanh()
+        upper = (lower @ V + upper @ R).tanh()
+        return upper, (lower, upper)
+
+    return step
+
+
+OTHERS = [
+    Case("two gates", two_gates, "B,D", "B,H", ("D,2H", "H,2H", "2H")),
+    Case("two layers", two_layers, "B,D", ("B,H", "B,H"), ("D,H", "H,H", "H,H", "H,H")),
+]
+KNOWN = {case.name: case for case in [*CASES, *OTHERS]}
 
 
 def step_of(case, dtype="float32", **sizes):

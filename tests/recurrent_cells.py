@@ -19,7 +19,7 @@ from tinygrad_rnn.nn import functional as F
 from tinygrad_rnn.nn.recurrent import equations
 
 # All different, so that no mix-up of axes goes unnoticed, and no way to cut 7 steps in equal parts.
-SIZES = {"T": 7, "B": 2, "D": 3, "H": 5, "P": 4, "S": 6, "V": 9, "W": 8}  # W = D + H
+SIZES = {"T": 7, "B": 2, "D": 3, "H": 5, "P": 4, "S": 6, "V": 9}  # and W = D + H
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Case:
     def leaves(self, dtype: str = "float64", **sizes: int) -> tuple[Any, Any, tuple[Any, ...]]:
         """(xs, h0, weights): random tensors, the floating ones requiring gradients."""
         rng, sizes = np.random.default_rng(len(self.name)), SIZES | sizes
+        sizes["W"] = sizes["D"] + sizes["H"]
 
         def drawn(text: Any, *lead: int) -> Any:
             if isinstance(text, tuple):

@@ -19,6 +19,7 @@ from tinygrad_rnn.scan import cuda
 from tinygrad_rnn.scan.cuda import launches
 from tinygrad_rnn.scan.cuda.persistent import tile_of
 from tinygrad_rnn.scan.cuda.plan import refusals
+from tinygrad_rnn.scan.cuda.schedule import Kernel
 from tinygrad_rnn.scan.interpret import interpret
 from tinygrad_rnn.scan.pool import pool
 from tinygrad_rnn.scan.scan import trace_step
@@ -28,18 +29,32 @@ pytestmark = pytest.mark.usefixtures("one_kernel")
 
 # --- which loops ----------------------------------------------------------------------------------
 
-ONE_KERNEL = ("RNN tanh", "RNN relu", "LSTM", "GRU", "LSTM peephole", "sLSTM", "two gates")
+ONE_PRODUCT = ("RNN tanh", "RNN relu", "LSTM", "GRU", "LSTM peephole", "sLSTM", "two gates")
+TWO_PRODUCTS = ("GRU reset before", "MGU", "weight twice")  # in turn
+
+
+def in_words(loop):
+    """What a step does, in order."""
+    return " ".join("kernel" if isinstance(x, Kernel) else "product" for x in loop.step)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("name", [*ONE_KERNEL, "tokens", "masked pair", "module"])
+@pytest.mark.parametrize("name", [*ONE_PRODUCT, "tokens", "masked pair", "module"])
 def test_one_kernel_runs_a_product_and_what_follows_it(name, dtype):
     """Pulled back, the kernel comes first; pulled back twice, the product again."""
-    loops = [plan.persistent for plan in plans_of(KNOWN[name], dtype)]
-    assert [loop.kernel_first for loop in loops] == [False, True, False]
+    found = [in_words(plan.persistent) for plan in plans_of(KNOWN[name], dtype)]
+    assert found == ["product kernel", "kernel product", "product kernel"]
 
 
-@pytest.mark.parametrize("name", ONE_KERNEL)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("name", TWO_PRODUCTS)
+def test_one_kernel_runs_two_products_in_turn(name, dtype):
+    found = [in_words(plan.persistent) for plan in plans_of(KNOWN[name], dtype)]
+    there, back = "product kernel product kernel", "kernel product kernel product"
+    assert found == [there, back, there]
+
+
+@pytest.mark.parametrize("name", [*ONE_PRODUCT, *TWO_PRODUCTS])
 def test_no_kernel_runs_double_precision(name):
     """Half as many weights would fit in registers, and products by thread are slow."""
     assert [plan.persistent for plan in plans_of(KNOWN[name], "float64")] == [None] * 3
@@ -47,12 +62,9 @@ def test_no_kernel_runs_double_precision(name):
 
 WHY_NOT = {
     "LSTM layer norm": "sums along rows, which lie in several blocks",
-    "LSTM projected": "two products: of the state with the weights, and the projection",
-    "MGU": "two products, one after the other",
-    "GRU reset before": "two products, one after the other",
+    "LSTM projected": "two products, which are not of one width",
     "attention": "more products, and with matrices that differ from sequence to sequence",
     "minGRU": "no product in the loop",
-    "weight twice": "two products, one after the other",
     "pass through": "no product in the loop",
     "scalar": "no matrices",
 }
@@ -78,7 +90,7 @@ LAYOUTS = [  # (clusters, multiprocessors), (B, H), thread blocks of a cluster
 ]
 
 
-@pytest.mark.parametrize("name", ["RNN tanh", "two gates", "GRU", "LSTM"])
+@pytest.mark.parametrize("name", ["RNN tanh", "two gates", "GRU", "LSTM", "GRU reset before"])
 @pytest.mark.parametrize(("size", "shape", "blocks"), LAYOUTS)
 def test_layouts(size, shape, blocks, name, gpu):
     """Units and sequences that do or do not fill their blocks; more and fewer rows than lanes."""
@@ -90,7 +102,9 @@ def test_layouts(size, shape, blocks, name, gpu):
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-@pytest.mark.parametrize("name", [*ONE_KERNEL, "tokens", "masked pair", "module"])
+@pytest.mark.parametrize(
+    "name", [*ONE_PRODUCT, *TWO_PRODUCTS, "two layers", "tokens", "masked pair", "module"]
+)
 def test_cells(name, reverse, gpu):
     """And their pullbacks, and their pullbacks' ones."""
     gpu(True, 132)
@@ -322,16 +336,17 @@ def test_without_clusters_a_loop_must_fit_one_block(H, fits):
 
 
 @pytest.mark.parametrize("pulled", [False, True], ids=["step", "pullback"])
-@pytest.mark.parametrize("name", ["RNN tanh", "two gates", "GRU", "LSTM", "sLSTM"])
+@pytest.mark.parametrize(
+    "name", ["RNN tanh", "two gates", "GRU", "LSTM", "sLSTM", "GRU reset before", "MGU"]
+)
 def test_every_tile_can_be_launched(name, pulled):
     """Whatever the size: no block is empty, and no more is asked for than there is."""
     found = 0
     for H in (1, 3, 4, 5, 31, 32, 33, 60, 100, 127, 128, 200, 256, 384, 512):
         loop = loop_at(name, 1, H, pulled)
         for B in (1, 8, 9, 64, 150, 600):
-            kernel = loop.kernel._replace(shape=(B, H))
             for clusters, processors in ((True, 132), (True, 8), (False, 80)):
-                tile = tile_of(loop._replace(kernel=kernel), clusters, processors)
+                tile = tile_of(loop._replace(shape=(B, H)), clusters, processors)
                 if tile is None:
                     continue
                 found += 1
@@ -339,10 +354,15 @@ def test_every_tile_can_be_launched(name, pulled):
                 assert (tile.blocks - 1) * tile.units < H <= tile.blocks * tile.units
                 assert tile.threads % 32 == 0
                 assert 32 <= tile.threads <= 1024
-                assert tile.height >= loop.left.shape[1]
-                assert tile.columns * 8 == loop.parts * tile.lanes
-                assert tile.threads * tile.columns * tile.depth * 8 >= H * loop.parts * tile.height
-                assert tile.threads * tile.columns * (tile.depth + 8) <= 1 << 16
-                assert tile.shared == 2 * tile.height * 8 * 4 <= 99 << 10  # what any GPU gives
+                registers = 0
+                for share, product in zip(tile.shares, loop.products, strict=True):
+                    assert share.height >= product.left.shape[1]
+                    assert share.columns * 8 == product.columns * share.lanes
+                    weights = tile.threads * share.columns * share.depth
+                    assert weights * tile.blocks >= H * product.columns * share.height
+                    registers += weights + tile.threads * share.columns * 8
+                assert registers <= 1 << 16
+                heights = sum(share.height for share in tile.shares)
+                assert tile.shared == 2 * heights * 8 * 4 <= 99 << 10  # what any GPU gives
                 assert -(-B // 8) * tile.blocks <= processors
     assert found > 50

@@ -152,7 +152,7 @@ def counted(plan):
         ("sLSTM", (1, 1, 0), (1, 1, 0)),
         ("minGRU", (1, 0, 0), (1, 0, 0)),
         ("GRU reset before", (2, 2, 0), (2, 2, 0)),
-        ("MGU", (2, 2, 0), (3, 2, 0)),
+        ("MGU", (2, 2, 0), (2, 2, 0)),
     ],
 )
 def test_a_step_is_few_products_and_kernels(name, forward, backward):

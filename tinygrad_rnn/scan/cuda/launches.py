@@ -91,20 +91,20 @@ def bind_loop(
     array: gives the array of a variable at the first step. move: how many bytes further that of
     the next step lies. length: of steps.
     """
-    kernel, product = loop.kernel, loop.product
-    xp = namespace(array(loop.out))
-    written = [(store, store.part_of(array(store.target))) for store in kernel.stores]
-    own = [*product.inputs[-2:], loop.out, *product.inputs[:-2]]
-    values = [*kernel.loads, *(store.target for store in kernel.stores), *own]
-    arrays = [*map(array, kernel.loads), *(found for _, found in written), *map(array, own)]
-    operands = {x: _operand(array(x), kernel.shape) for x in kernel.loads}
-    operands.update((x, _operand(array(x), x.shape)) for x in own)
-    stores = [_operand(found, kernel.shape) for _, found in written]
+    of_products = [y for x in loop.products for y in (x.left, x.right, x.out, x.added_to)]
+    others = [x for x in of_products if x is not None]
+    xp = namespace(array(others[0]))
+    written = [store.part_of(array(store.target)) for store in loop.stores]
+    values = [*loop.loads, *(store.target for store in loop.stores), *others]
+    arrays = [*map(array, loop.loads), *written, *map(array, others)]
+    operands = {x: _operand(array(x), loop.shape) for x in loop.loads}
+    operands.update((x, _operand(array(x), x.shape)) for x in others)
+    stores = [_operand(found, loop.shape) for found in written]
     moves = [move(x) // x.dtype.itemsize for x in values]
     compiled = _compiled(xp, persistent_source(NAME, loop, tile, operands, stores, moves))
     if tile.shared > 48 << 10:  # what a block gets without asking
         compiled.max_dynamic_shared_size_bytes = tile.shared
-    rows = kernel.shape[0]
+    rows = loop.shape[0]
     grid, block = (-(-rows // ROWS) * tile.blocks,), (tile.threads,)
 
     def launch(*addresses: int) -> None:

@@ -1,188 +1,289 @@
 """Which loops can one kernel run from the first step to the last, and how is their work shared out?
 
-A loop whose step is one product with a matrix that stays the same, and one elementwise kernel, as
-that of an RNN, LSTM or GRU, forward and backward. A cluster of thread blocks takes eight sequences
-through all steps: each block keeps the columns of the matrix that belong to its units in registers,
-and after each step the blocks hand each other the operand of the next product through shared
-memory. So a step costs no launch, and its matrix is not read again (Diamos et al., "Persistent
-RNNs", ICML 2016). Products are float32's, whatever `set_float32_matmul_precision` allows.
+A loop whose step is products with matrices that stay the same, and elementwise kernels between
+them, as that of an RNN, LSTM or GRU, forward and backward. A cluster of thread blocks takes eight
+sequences through all steps: each block keeps the columns of the matrices that belong to its units
+in registers, and the blocks hand each other the operands of products through shared memory. So a
+step costs no launch, and its matrices are not read again (Diamos et al., "Persistent RNNs", ICML
+2016). Products are float32's, whatever `set_float32_matmul_precision` allows.
+
+A unit of a sequence belongs to one thread, at all steps: what one kernel computes for it and
+another reads, in this step or the next, stays in that thread's registers. Where something else than
+a product's operand would have to come from another thread, one kernel cannot run the loop.
 
 Read plan.py before this file; persistent_source.py writes the kernel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from tinygrad_rnn.program import Equation, Var
 from tinygrad_rnn.scan import memory
 from tinygrad_rnn.scan.cuda.phases import Store
 from tinygrad_rnn.scan.cuda.rewriting import add_product
-from tinygrad_rnn.scan.cuda.schedule import Gemm, Kernel, View
-from tinygrad_rnn.scan.memory import Storage
+from tinygrad_rnn.scan.cuda.schedule import Call, Gemm, Kernel, View
+from tinygrad_rnn.scan.memory import Place
 
 if TYPE_CHECKING:
     from tinygrad_rnn.scan.cuda.plan import Plan
 
 ROWS = 8  # sequences of a cluster
 _DTYPES = ("float32", "float16")
-_BLOCKS = (8, 4, 2, 1)  # of a cluster; no GPU has to have room for more than 8
+_BLOCKS = (8, 4, 2, 1)  # of a cluster, which every GPU that has clusters can have
+_MOST_BLOCKS = 16  # which some can have
 _REGISTERS = 1 << 16  # of a multiprocessor
 _MOST_SHARED = 96 << 10  # bytes of operands; every GPU that has clusters has more
+
+
+class Column(NamedTuple):
+    """What a product gives for each unit, (B, H): its columns from `number` * H on."""
+
+    product: int
+    number: int
+
+
+Made: TypeAlias = Var | Column  # what a step makes: a kernel's value, or a product's column
+
+
+class Product(NamedTuple):
+    """A product of a step: out = left @ right, or out += left @ right.
+
+    kept: whether it is looked at after the loop.
+    carried: whether the step before has made the left operand.
+    handed: the values that are the left operand, side by side, and the positions in the step of the
+        kernels that make them.
+    base: for each column, what of this step it is added to; None for what is in memory, or nothing.
+    """
+
+    equation: Equation
+    kept: bool
+    carried: bool
+    handed: list[tuple[Var, int]]
+    base: list[Made | None]
+
+    @property
+    def left(self) -> Var:
+        """The operand that changes from step to step, (B, K)."""
+        return self.equation.inputs[-2]
+
+    @property
+    def right(self) -> Var:
+        """The matrix that stays the same, (K, N)."""
+        return self.equation.inputs[-1]
+
+    @property
+    def out(self) -> Var:
+        """The product, (B, N)."""
+        return self.equation.outputs[0]
+
+    @property
+    def columns(self) -> int:
+        """How many a unit has."""
+        return len(self.base)
+
+    @property
+    def added_to(self) -> Var | None:
+        """What is in memory before, if the product is added to it."""
+        adds = self.equation.primitive is add_product
+        return self.equation.inputs[0] if adds and None in self.base else None
 
 
 class Loop(NamedTuple):
     """A loop that one kernel can run.
 
-    product: out = left @ right, or out += left @ right. kernel: the rest of a step.
-    kernel_first: whether the product follows the kernel within a step, as it does backward.
-    handed: what the kernel stores of the next product's left operand.
-    gates: where in the product's columns that are read as (B, H) begin, counted in H.
-    carried: of those carries that the kernel reads, the value that it computes for the next step.
-    kept: whether the product is looked at after the loop.
+    shape: (B, H), sequences and units.
+    step: what a step does, in order; of what kernels store, what is looked at after the loop.
+    loads: what kernels find in memory, at each step or the first.
+    passed: of what else they read, what the same step has made.
+    carried: of the loads, what a step makes for the next one.
     """
 
-    product: Equation
-    kernel: Kernel
-    kernel_first: bool
-    handed: list[Store]
-    gates: dict[Var, int]
-    carried: dict[Var, Var]
-    kept: bool
+    shape: tuple[int, ...]
+    step: list[Kernel | Product]
+    loads: list[Var]
+    passed: dict[Var, Made]
+    carried: dict[Var, Made]
 
     @property
-    def left(self) -> Var:
-        """The operand that changes from step to step, (B, K)."""
-        return self.product.inputs[-2]
+    def products(self) -> list[Product]:
+        """The products of a step, in order."""
+        return [x for x in self.step if isinstance(x, Product)]
 
     @property
-    def right(self) -> Var:
-        """The matrix that stays the same, (K, N)."""
-        return self.product.inputs[-1]
-
-    @property
-    def out(self) -> Var:
-        """The product, (B, N)."""
-        return self.product.outputs[0]
-
-    @property
-    def added_to(self) -> Var | None:
-        """What the product is added to."""
-        return self.product.inputs[0] if self.product.primitive is add_product else None
-
-    @property
-    def parts(self) -> int:
-        """How many columns of the product belong to a unit."""
-        return self.out.shape[1] // self.kernel.shape[1]
+    def stores(self) -> list[Store]:
+        """What the kernels leave in memory, in order."""
+        return [store for x in self.step if isinstance(x, Kernel) for store in x.stores]
 
 
 def loop_of(plan: Plan) -> Loop | None:
     """The loop of a plan, if one kernel can run it."""
     found = [x for x in plan.loop if not isinstance(x, View)]
-    if [type(x) for x in found] not in ([Gemm, Kernel], [Kernel, Gemm]):
+    step = [x for x in found if not isinstance(x, Call)]
+    shapes = {x.shape for x in step if isinstance(x, Kernel)}
+    by_rows = any(x.phases for x in step if isinstance(x, Kernel))
+    products = [x.equation for x in step if isinstance(x, Gemm)]
+    if len(step) < len(found) or by_rows or len(shapes) != 1 or not products:
         return None
-    kernel_first = isinstance(found[0], Kernel)
-    kernel, gemm = found if kernel_first else found[::-1]
-    assert isinstance(kernel, Kernel)
-    assert isinstance(gemm, Gemm)
-    product = gemm.equation
-    left, right = product.inputs[-2:]
-    (out,) = product.outputs
-    B, H = kernel.shape if len(kernel.shape) == 2 and not kernel.phases else (0, 0)
-    if not (B and H) or [len(x.shape) for x in (left, right, out)] != [2, 2, 2]:
+    (shape,) = shapes
+    if len(shape) != 2 or not all(shape):
         return None
-    if str(out.dtype) not in _DTYPES or out.shape[0] != B or out.shape[1] % H:
+    if not all(_is_for_units(plan, product, *shape) for product in products):
         return None
-    if plan.place(right).storage.kind != memory.FIXED:
+    try:
+        return _Reading(plan, shape).loop(step)
+    except _OfOthers:
         return None
-    handed = _handed(plan, kernel, left, kernel_first)
-    gates = _gates(plan, kernel, out, kernel_first)
-    if handed is None or gates is None or not _own_items(plan, kernel, product, gates):
-        return None
-    read_after = (x for equation in plan.parts.after for x in equation.variables)
-    late = {plan.root(x) for x in [*plan.parts.stacks, *plan.next_carry, *read_after]}
-    kept = kernel_first or plan.root(out) in late
-    carried = dict(_carried(plan, kernel, gates))
-    return Loop(product, kernel, kernel_first, handed, gates, carried, kept)
 
 
-def _handed(plan: Plan, kernel: Kernel, left: Var, kernel_first: bool) -> list[Store] | None:
-    """What the kernel stores of the next product's left operand; None if that is not all of it."""
-    if not kernel_first:
-        place = plan.place(left)
-        if place.storage.kind != memory.BEFORE or place != place.storage.whole():
-            return None
-        left = plan.next_carry[place.storage.number]
-    stores = [store for store in kernel.stores if store.target is left]
-    width = sum(store.value.shape[-1] for store in stores)
-    return stores if width == left.shape[1] else None
+def _is_for_units(plan: Plan, product: Equation, B: int, H: int) -> bool:
+    """Whether a product with a matrix that stays the same reads and gives some numbers per unit."""
+    left, right, out = *product.inputs[-2:], product.outputs[0]
+    return (
+        [len(x.shape) for x in (left, right, out)] == [2, 2, 2]
+        and str(out.dtype) in _DTYPES
+        and out.shape[0] == B
+        and left.shape[1] % H == out.shape[1] % H == 0
+        and plan.place(right).storage.kind == memory.FIXED
+    )
 
 
-def _gates(plan: Plan, kernel: Kernel, out: Var, kernel_first: bool) -> dict[Var, int] | None:
-    """What the kernel reads of the product: of this step's, or of the last one's."""
-    whole, H = plan.place(out), kernel.shape[1]
-    found = {}
-    for x in kernel.loads:
-        place = plan.place(x)
-        if kernel_first:
-            number = place.storage.number
-            if place.storage.kind != memory.BEFORE or plan.next_carry[number] is not out:
+class _OfOthers(Exception):
+    """A thread would have to read what others have written."""
+
+
+class _Reading:
+    """Finds out where a step reads what it has made.
+
+    made: what lies where, of what the step has made so far, and the position of what made it.
+    looked_at: what is read after the loop.
+    """
+
+    def __init__(self, plan: Plan, shape: tuple[int, ...]) -> None:
+        self.plan, self.shape = plan, shape
+        self.made: dict[Place, tuple[Made, int]] = {}
+        after = (x for equation in plan.parts.after for x in equation.variables)
+        self.looked_at = {plan.root(x) for x in [*plan.parts.stacks, *plan.next_carry, *after]}
+
+    def loop(self, instructions: Sequence[Kernel | Gemm]) -> Loop:
+        """The loop of these instructions; raises _OfOthers if one kernel cannot run it."""
+        step: list[Kernel | Product] = []
+        products = 0
+        loads: dict[Var, None] = {}
+        passed: dict[Var, Made] = {}
+        for position, x in enumerate(instructions):
+            if isinstance(x, Gemm):
+                step.append(self._product(x.equation, products, position))
+                products += 1
                 continue
-        elif place.storage is not whole.storage:
-            continue
-        start = place.start - (0 if kernel_first else whole.start)
-        if place.views or x.shape != kernel.shape or start % H or not 0 <= start < out.shape[1]:
-            return None
-        found[x] = start // H
-    return found
+            for y in x.loads:
+                found, _ = self.made.get(self.plan.place(y), (None, 0))
+                if found is None:
+                    loads[y] = None
+                elif passed.setdefault(y, found) is not found:
+                    raise _OfOthers
+            for store in x.stores:
+                self.made[self._part(store.target, store.start)] = store.value, position
+            step.append(x._replace(stores=[y for y in x.stores if self._is_kept(y.target)]))
+        carried = dict(self._carried(loads))
+        step = [self._finished(x, n) if isinstance(x, Product) else x for n, x in enumerate(step)]
+        return Loop(self.shape, step, list(loads), passed, carried)
+
+    def _product(self, equation: Equation, number: int, position: int) -> Product:
+        """A product, whose left operand may not be made yet."""
+        left, out = equation.inputs[-2], equation.outputs[0]
+        carried = self.plan.place(left).storage.kind == memory.BEFORE
+        handed = [] if carried else self._handed(self.plan.place(left))
+        base = []
+        for column in range(out.shape[1] // self.shape[1]):
+            place = self._part(out, column * self.shape[1])
+            found, _ = self.made.get(place, (None, 0))
+            if found is None:
+                self._check(place)
+            base.append(found)
+            self.made[place] = Column(number, column), position
+        return Product(equation, self._is_kept(out), carried, handed, base)
+
+    def _finished(self, product: Product, position: int) -> Product:
+        """A product, with the left operand that the step makes for the next one."""
+        if not product.carried:
+            return product
+        handed = self._handed(self._next(self.plan.place(product.left)))
+        if any(maker < position for _, maker in handed):  # it would be handed on before it is read
+            raise _OfOthers
+        return product._replace(handed=handed)
+
+    def _handed(self, place: Place) -> list[tuple[Var, int]]:
+        """The values at the place of a left operand, side by side, and what makes them."""
+        handed = []
+        for start in range(place.start, place.stop, self.shape[1]):
+            part = place._replace(start=start, stop=start + self.shape[1])
+            value, maker = self.made.get(part, (None, 0))
+            if not isinstance(value, Var):
+                raise _OfOthers
+            handed.append((value, maker))
+        return handed
+
+    def _carried(self, loads: Iterable[Var]) -> Iterator[tuple[Var, Made]]:
+        """Of what is in memory at first, what the step makes for the next one."""
+        for x in loads:
+            place = self.plan.place(x)
+            is_carry = place.storage.kind == memory.BEFORE
+            place = self._next(place) if is_carry else place
+            if is_carry and place in self.made:
+                yield x, self.made[place][0]
+            else:
+                self._check(place)
+
+    def _check(self, place: Place) -> None:
+        """Nothing of the step may lie at a place."""
+        if any(place.overlaps(other) for other in self.made):
+            raise _OfOthers
+
+    def _next(self, place: Place) -> Place:
+        """Where the step puts what the next one finds at the place of a carry."""
+        after = self.plan.next_carry[place.storage.number]
+        return place._replace(storage=self.plan.place(after).storage)
+
+    def _part(self, x: Var, start: int) -> Place:
+        """The place of as many columns of a value as there are units."""
+        place = self.plan.place(x)
+        if place.views:
+            raise _OfOthers
+        return place.part(start, start + self.shape[1])
+
+    def _is_kept(self, x: Var) -> bool:
+        """Whether a value is looked at after the loop."""
+        return self.plan.root(x) in self.looked_at
 
 
-def _own_items(plan: Plan, kernel: Kernel, product: Equation, gates: dict[Var, int]) -> bool:
-    """Whether each thread reads, of what the loop writes, only what it has written itself."""
-    written = {plan.place(store.target).storage for store in kernel.stores}
-    if product.primitive is add_product:
-        base = product.inputs[0]
-        computed = {x for equation in kernel.equations for x in equation.outputs}
-        if base not in computed and plan.place(base).storage in written:
-            return False
-    written.add(plan.place(product.outputs[0]).storage)
-    for x in kernel.loads:
-        place = plan.place(x)
-        if x in gates:
-            continue
-        if place.storage.kind == memory.BEFORE:
-            if place != place.storage.whole() or x.shape != kernel.shape:
-                return False
-        elif place.storage in written:
-            return False
-    return True
+class Share(NamedTuple):
+    """How threads share out a product.
 
+    lanes: the threads of a warp that go through the K rows of the matrix together, for the same
+        columns. depth: rows of each. columns: of a thread.
+    """
 
-def _carried(plan: Plan, kernel: Kernel, gates: dict[Var, int]) -> Iterator[tuple[Var, Var]]:
-    """The carries that the kernel reads, and the values that it computes for the next step."""
-    for x in kernel.loads:
-        storage: Storage = plan.place(x).storage
-        if storage.kind == memory.BEFORE and x not in gates:
-            target = plan.next_carry[storage.number]
-            values = [store.value for store in kernel.stores if store.target is target]
-            if len(values) == 1:
-                yield x, values[0]
+    lanes: int
+    depth: int
+    columns: int
+
+    @property
+    def height(self) -> int:
+        """The rows of the matrix, K, and some of zeros."""
+        return self.lanes * self.depth
 
 
 class Tile(NamedTuple):
     """How a cluster shares out a step.
 
-    blocks: of a cluster. units: of a block, of all H; each has `parts` columns of the product.
-    lanes: the threads of a warp that go through the K rows of the matrix together, for the same
-        columns. depth: rows of each. columns: of a thread.
+    blocks: of a cluster. units: of a block, of all H. shares: of each product.
     """
 
     blocks: int
     units: int
-    lanes: int
-    depth: int
-    columns: int
+    shares: list[Share]
 
     @property
     def threads(self) -> int:
@@ -190,14 +291,9 @@ class Tile(NamedTuple):
         return self.units * ROWS
 
     @property
-    def height(self) -> int:
-        """The rows of the matrix, K, and some of zeros."""
-        return self.lanes * self.depth
-
-    @property
     def shared(self) -> int:
-        """Bytes of shared memory: the left operands of this product and the next."""
-        return 2 * self.height * ROWS * 4
+        """Bytes of shared memory: of each product, the left operands of this step and the next."""
+        return sum(2 * share.height * ROWS * 4 for share in self.shares)
 
 
 def tile_of(loop: Loop, clusters: bool, processors: int) -> Tile | None:
@@ -206,24 +302,31 @@ def tile_of(loop: Loop, clusters: bool, processors: int) -> Tile | None:
     All clusters run at the same time: in two rounds, one after the other, they were slower than a
     graph. clusters: whether the GPU has them (from compute capability 9.0 on).
     """
-    (B, H), K = loop.kernel.shape, loop.left.shape[1]
-    groups = -(-B // ROWS)
-    found = [_tile(loop, blocks, H, K) for blocks in (_BLOCKS if clusters else (1,))]
+    groups = -(-loop.shape[0] // ROWS)
+    found = [_tile(loop, blocks) for blocks in (_BLOCKS if clusters else (1,))]
     found = [x for x in found if groups * x.blocks <= processors and _fits(loop, x)]
     # The most blocks; rather fewer than with a last one that has no unit.
-    return min(found, key=lambda x: (x.blocks - 1) * x.units >= H, default=None)
+    return min(found, key=lambda x: (x.blocks - 1) * x.units >= loop.shape[1], default=None)
 
 
-def _tile(loop: Loop, blocks: int, H: int, K: int) -> Tile:
+def _tile(loop: Loop, blocks: int) -> Tile:
+    """The shares of a cluster of so many blocks."""
+    units = 4 * -(-loop.shape[1] // (4 * blocks))  # a warp has four
+    return Tile(blocks, units, [_share(x) for x in loop.products])
+
+
+def _share(product: Product) -> Share:
     """Many lanes where a unit has few columns, so that a thread has several for what it reads."""
-    lanes = {1: 32, 2: 16}.get(loop.parts, 8)
-    units = 4 * -(-H // (4 * blocks))  # a warp has four
-    return Tile(blocks, units, lanes, -(-K // lanes), loop.parts * lanes // 8)
+    lanes = {1: 32, 2: 16}.get(product.columns, 8)
+    depth = -(-product.left.shape[1] // lanes)
+    return Share(lanes, depth, product.columns * lanes // 8)
 
 
 def _fits(loop: Loop, tile: Tile) -> bool:
     """Whether weights, sums and the values of a step have room in registers."""
-    weights, sums = tile.columns * tile.depth, tile.columns * ROWS
-    values = 3 * len(loop.kernel.loads) + 2 * len(loop.kernel.stores) + 2 * loop.parts
+    weights = sum(share.columns * share.depth for share in tile.shares)
+    sums = max(share.columns * ROWS for share in tile.shares)
+    columns = sum(product.columns for product in loop.products)
+    values = 3 * len(loop.loads) + 2 * (len(loop.stores) + columns + len(loop.passed))
     most = min(255, _REGISTERS // tile.threads // 8 * 8)
     return weights + sums + values + 36 <= most and tile.shared <= _MOST_SHARED

@@ -1,13 +1,14 @@
 """Which step computes the same with fewer launches?
 
-On a GPU a step costs by the number of its kernels and products, not by their arithmetic. Three
+On a GPU a step costs by the number of its kernels and products, not by their arithmetic. Some
 things about the equations of a cell stand in the way of few, and are changed here:
 
 - `z + h @ W` would be a product and then an addition. Here the product is added to z as it is
   computed (`add_product`), which matrix libraries do at no cost.
 - `split(a + b)` would be a kernel on the whole and another on the parts. Here it is a sum of parts,
   so all of it is computed where the parts are.
-
+- `[h, x] @ W`, as papers write it, is `h @ W_h + x @ W_x`, of which only the first is for the loop;
+  pulled back, it is a product whose columns for x are not.
 - `h @ U` and `h @ V`, as where gates are written one by one, would be two products. Here they are
   the parts of one; and a pullback's `a @ U + b @ V` is one product, of a and b side by side.
 
@@ -94,13 +95,18 @@ class _Rewriting:
 class _TakingApart(_Rewriting):
     """Operations along the last axis as elementwise ones and reductions that keep that axis.
 
-    What is broadcast only for elementwise equations is left to them. And `[h, x] @ W`, of which a
-    part does not depend on the state, is `h @ W_h + x @ W_x`.
+    What is broadcast only for elementwise equations is left to them. And of a product with a matrix
+    that is the same at all steps, what is not for the loop is a product of its own: `x @ W_x` of
+    `[h, x] @ W`, and of `split(dz @ W)` the parts that are looked at after the loop.
     """
 
     def __init__(self, program: Program) -> None:
         super().__init__(program)
-        self.fixed = partition(program).fixed_values
+        parts = partition(program)
+        self.fixed = parts.fixed_values
+        self.in_loop = {*parts.loop}
+        self.for_loop = {x for equation in parts.loop for x in equation.variables}
+        self.for_loop.update(program.next_carry)
         self.moving = set(program.carry)
         for equation in program.equations:
             if any(x in self.moving for x in equation.variables):
@@ -114,6 +120,11 @@ class _TakingApart(_Rewriting):
             return
         if primitive is matmul and self._joins_what_is_there(equation):
             self._write_sum_of_products(equation)
+            return
+        if primitive is matmul and self._is_partly_for_later(equation):
+            return
+        if primitive is split and self._is_partly_for_later(equation.inputs[0].equation):
+            self._write_products_of_parts(equation)
             return
         if params.get("axes") != (-1,) or primitive not in _ALONG_ROWS:
             super().write(equation)
@@ -152,6 +163,27 @@ class _TakingApart(_Rewriting):
         for term in others:
             total = total + term
         self.known[product.outputs[0]] = total
+
+    def _is_partly_for_later(self, product: Equation | None) -> bool:
+        """Whether a product of the loop is split into parts of which it does not need all."""
+        if product is None or product not in self.in_loop or product.primitive is not matmul:
+            return False
+        a, b = product.inputs
+        user = self.only_user(product.outputs[0])
+        return (
+            user is not None
+            and user.primitive is split
+            and user.params["axis"] == -1
+            and b in self.fixed
+            and len(a.shape) == len(b.shape) == 2
+            and any(x not in self.for_loop for x in user.outputs)
+        )
+
+    def _write_products_of_parts(self, equation: Equation) -> None:
+        a, b = equation.inputs[0].equation.inputs
+        columns = split(self.known[b], sizes=equation.params["sizes"], axis=-1)
+        for x, W in zip(equation.outputs, columns, strict=True):
+            self.known[x] = matmul(self.known[a], W)
 
     def _users_broadcast(self, x: Var) -> bool:
         """Whether every user would give the same for a smaller x, next to another operand."""
