@@ -12,12 +12,14 @@ import sys
 import pytest
 import strict_double
 import strict_double.cublas
+import strict_double.driver
 import strict_double.special
 from hypothesis import HealthCheck, settings
 from strict_double.compiled import has_compiler
 
 from tinygrad_rnn import backend
-from tinygrad_rnn.scan.cuda import cublas, launches
+from tinygrad_rnn.scan.cuda import clusters, cublas, launches
+from tinygrad_rnn.scan.cuda.clusters import room
 from tinygrad_rnn.scan.cuda.plan import refusals
 from tinygrad_rnn.scan.pool import pool
 from tinygrad_rnn.scan.recurrence import forget
@@ -81,14 +83,14 @@ def one_kernel(device):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """Sets whether the GPU has clusters, and how many multiprocessors: what a layout depends on."""
-    real = launches._size_of_gpu
+    """Sets the room that a GPU has, which a layout depends on; see clusters.py."""
 
-    def resize(clusters, processors):
+    def resize(wanted):
         xp = backend.library("cuda")
-        if clusters and not real(xp, xp.cuda.Device().id)[0]:
-            pytest.skip("a GPU without clusters")
-        monkeypatch.setattr(launches, "_size_of_gpu", lambda xp, device: (clusters, processors))
+        real = room(xp, xp.cuda.Device().id)
+        if wanted.shared > real.shared or not all(map(real.clusters.get, wanted.clusters)):
+            pytest.skip("a GPU that has no such clusters")
+        monkeypatch.setattr(launches, "room", lambda xp, device: wanted)
         pool.clear()  # of frames with another layout
 
     return resize
@@ -112,6 +114,7 @@ def _computing_on(param):
         patch.setitem(sys.modules, "cupyx.scipy.special", strict_double.special)
         library = strict_double.cublas.Library()
         patch.setattr(cublas, "load", lambda: library)
+        patch.setattr(clusters, "load", strict_double.driver.Library)
         # Clusters of fibers are slow: test_persistent.py has the loops that one kernel runs.
         patch.setenv("TINYGRAD_RNN_CUDA_LOOP", "graph")
     name = "cpu" if param == "cpu" else "cuda"

@@ -4,6 +4,7 @@ from recurrent_cells import CASES, Case
 from test_scan_cuda import check_plan, pulled_back
 
 from tinygrad_rnn.scan import cuda
+from tinygrad_rnn.scan.cuda.clusters import Room
 from tinygrad_rnn.scan.pool import pool
 from tinygrad_rnn.scan.scan import trace_step
 
@@ -35,6 +36,8 @@ OTHERS = [
     Case("two gates", two_gates, "B,D", "B,H", ("D,2H", "H,2H", "2H")),
     Case("two layers", two_layers, "B,D", ("B,H", "B,H"), ("D,H", "H,H", "H,H", "H,H")),
 ]
+LARGE = Room({1: 132, 2: 66, 4: 32, 8: 16, 16: 8}, 227 << 10)
+NONE_OF_16 = LARGE._replace(clusters={1: 132, 2: 66, 4: 32, 8: 16})
 KNOWN = {case.name: case for case in [*CASES, *OTHERS]}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import strict_double
 from arrays import host, on_device
-from persistent_loops import KNOWN, check, frame_of, plans_of, step_of
+from persistent_loops import KNOWN, LARGE, NONE_OF_16, check, frame_of, plans_of, step_of
 from strict_double.compiled import RawKernel
 from test_scan_cuda import check_plan, inputs_of, pulled_back
 
@@ -17,6 +17,7 @@ import tinygrad_rnn as torch
 from tinygrad_rnn import backend
 from tinygrad_rnn.scan import cuda
 from tinygrad_rnn.scan.cuda import launches
+from tinygrad_rnn.scan.cuda.clusters import Room
 from tinygrad_rnn.scan.cuda.persistent import tile_of
 from tinygrad_rnn.scan.cuda.plan import refusals
 from tinygrad_rnn.scan.cuda.schedule import Kernel
@@ -79,26 +80,49 @@ def test_other_loops_are_not_for_one_kernel(name):
 
 # --- values ---------------------------------------------------------------------------------------
 
-LAYOUTS = [  # (clusters, multiprocessors), (B, H), thread blocks of a cluster
-    pytest.param((True, 132), (11, 13), 4, id="two-groups-of-four-blocks"),
-    pytest.param((True, 132), (8, 32), 8, id="nothing-left-over"),
-    pytest.param((True, 132), (1, 5), 2, id="one-sequence"),
-    pytest.param((True, 4), (9, 33), 2, id="two-groups-of-two-blocks"),
-    pytest.param((True, 5), (35, 6), 1, id="as-many-groups-as-processors"),
-    pytest.param((False, 4), (3, 40), 1, id="one-block-that-is-large"),
-    pytest.param((False, 4), (17, 7), 1, id="three-groups-without-clusters"),
+SHARED = 227 << 10  # bytes
+LAYOUTS = [  # how many clusters run at once, (B, H), thread blocks of a cluster
+    pytest.param(LARGE, (11, 13), 4, id="two-groups-of-four-blocks"),
+    pytest.param(LARGE, (8, 32), 8, id="nothing-left-over"),
+    pytest.param(LARGE, (1, 5), 2, id="one-sequence"),
+    pytest.param(Room({1: 4, 2: 2, 4: 1}, SHARED), (9, 33), 2, id="two-groups-of-two-blocks"),
+    pytest.param(Room({1: 5, 2: 2, 4: 1}, SHARED), (35, 6), 1, id="as-many-groups-as-processors"),
+    pytest.param(Room({16: 2}, SHARED), (9, 61), 16, id="two-groups-of-sixteen-blocks"),
+    pytest.param(Room({1: 4}, SHARED), (3, 40), 1, id="one-block-that-is-large"),
+    pytest.param(Room({1: 4}, SHARED), (17, 7), 1, id="three-groups-without-clusters"),
 ]
 
 
 @pytest.mark.parametrize("name", ["RNN tanh", "two gates", "GRU", "LSTM", "GRU reset before"])
-@pytest.mark.parametrize(("size", "shape", "blocks"), LAYOUTS)
-def test_layouts(size, shape, blocks, name, gpu):
+@pytest.mark.parametrize(("room", "shape", "blocks"), LAYOUTS)
+def test_layouts(room, shape, blocks, name, gpu):
     """Units and sequences that do or do not fill their blocks; more and fewer rows than lanes."""
-    gpu(*size)
+    gpu(room)
     step = step_of(KNOWN[name], B=shape[0], H=shape[1])
     for program, reverse in ((step, False), (pulled_back(step), True)):
         plan = check(program, reverse=reverse, runs=2)
-        assert tile_of(plan.persistent, *size).blocks == blocks
+        assert tile_of(plan.persistent, room).blocks == blocks
+
+
+@pytest.mark.parametrize(
+    ("name", "H", "pulled"),
+    [
+        ("LSTM", 60, False),
+        ("LSTM", 63, True),
+        ("GRU", 60, True),
+        ("RNN tanh", 80, True),
+        ("two gates", 77, False),
+        ("GRU reset before", 61, True),
+        ("GRU reset before", 78, False),
+    ],
+)
+def test_weights_in_shared_memory(name, H, pulled, gpu):
+    """All of a product's, or what has no room in registers."""
+    room = Room({1: 2}, SHARED)
+    gpu(room)
+    program = step_of(KNOWN[name], B=9, H=H)
+    plan = check(pulled_back(program) if pulled else program, 3, pulled, runs=2)
+    assert tile_of(plan.persistent, room).rest > 0
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
@@ -107,7 +131,7 @@ def test_layouts(size, shape, blocks, name, gpu):
 )
 def test_cells(name, reverse, gpu):
     """And their pullbacks, and their pullbacks' ones."""
-    gpu(True, 132)
+    gpu(LARGE)
     case = KNOWN[name]
     small = name in ("module", "sLSTM")  # which divides by a state: a draw is soon too near zero
     step = step_of(case) if small else step_of(case, B=11, H=13)
@@ -120,7 +144,7 @@ def test_cells(name, reverse, gpu):
 @pytest.mark.parametrize("name", ["RNN tanh", "two gates", "GRU", "LSTM"])
 def test_half_precision(name, shape, gpu):
     """Sums are float32's; what is handed on is rounded as if it had been in memory."""
-    gpu(True, 132)
+    gpu(LARGE)
     step = step_of(KNOWN[name], "float16", B=shape[0], H=shape[1])
     for program, reverse in ((step, False), (pulled_back(step), True)):
         check(program, reverse=reverse, runs=2)
@@ -128,7 +152,7 @@ def test_half_precision(name, shape, gpu):
 
 def test_half_precision_is_rounded_at_every_step(gpu):
     """Bit for bit, on whole numbers, whose sums are exact in float32 and not in float16."""
-    gpu(True, 132)
+    gpu(LARGE)
 
     def cell(x, h):
         y = h @ W - x
@@ -148,14 +172,14 @@ def test_half_precision_is_rounded_at_every_step(gpu):
 
 def test_operands_for_which_a_block_asks(gpu):
     """They need more shared memory than a block gets without asking."""
-    gpu(True, 132)
+    gpu(LARGE)
     plan = check(pulled_back(step_of(KNOWN["LSTM"], B=1, H=256)), 2, runs=2)
-    assert tile_of(plan.persistent, True, 132).shared > 48 << 10
+    assert tile_of(plan.persistent, LARGE).shared > 48 << 10
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 9])
 def test_lengths(length, gpu):
-    gpu(True, 132)
+    gpu(LARGE)
     step = step_of(KNOWN["GRU"], B=3, H=6)
     for program in (step, pulled_back(step)):
         check(program, length)
@@ -163,7 +187,7 @@ def test_lengths(length, gpu):
 
 def test_weights_and_sequences_that_move(gpu):
     """As those of several layers whose steps are one program, and whose inputs are read."""
-    gpu(True, 132)
+    gpu(LARGE)
     program = step_of(KNOWN["masked pair"], B=9, H=6)
     plan, xp = cuda.Plan(program), backend.library("cuda")
     alive = [on_device(inputs_of(program, 4, seed)) for seed in range(2)]
@@ -179,7 +203,7 @@ def test_weights_and_sequences_that_move(gpu):
 
 def test_a_layer_with_gradients_is_as_on_the_host(gpu):
     """Steps of training by stock parts, in both directions."""
-    gpu(True, 132)
+    gpu(LARGE)
 
     def losses(device):
         torch.manual_seed(3)
@@ -206,7 +230,7 @@ def test_a_layer_with_gradients_is_as_on_the_host(gpu):
 @pytest.mark.parametrize("name", ["RNN tanh", "LSTM", "GRU"])
 def test_the_ways_to_run_a_loop_agree(name, pulled, gpu, monkeypatch):
     """One kernel is one launch, of which no graph is made; else the loop is captured."""
-    gpu(True, 132)
+    gpu(LARGE)
     program = step_of(KNOWN[name], B=9, H=12)
     program = pulled_back(program) if pulled else program
     xp, inputs, results = backend.library("cuda"), on_device(inputs_of(program, 4)), {}
@@ -226,16 +250,16 @@ def test_the_ways_to_run_a_loop_agree(name, pulled, gpu, monkeypatch):
 
 
 def test_a_loop_that_does_not_fit_is_captured(gpu):
-    gpu(False, 1)  # one block, for all of three groups
+    gpu(Room({1: 1}, SHARED))  # one block, for all of three groups
     program = step_of(KNOWN["LSTM"], B=17, H=5)
     plan = check(program)
-    assert tile_of(plan.persistent, False, 1) is None
+    assert tile_of(plan.persistent, Room({1: 1}, SHARED)) is None
     assert len(frame_of(plan)._loop) == 2 * 5
     assert frame_of(plan)._graph is not None
 
 
 def test_one_run_is_as_the_next_bit_for_bit(gpu):
-    gpu(True, 132)
+    gpu(LARGE)
     step = step_of(KNOWN["LSTM"], B=11, H=20)
     for program in (step, pulled_back(step)):
         plan, xp = cuda.Plan(program), backend.library("cuda")
@@ -252,7 +276,7 @@ def test_launches_run_a_loop_whose_kernel_is_refused(gpu, monkeypatch):
     """The first run finds out, and still gives the result; from then on nobody tries again."""
     if backend.library("cuda") is not strict_double:
         pytest.skip("a GPU does not refuse when it is told to")
-    gpu(True, 132)
+    gpu(LARGE)
     launches._compiled.cache_clear()
     call, refused = RawKernel.__call__, []
 
@@ -309,30 +333,49 @@ def loop_at(name, B, H, pulled=False):
 
 
 @pytest.mark.parametrize(
-    ("name", "B", "H", "blocks"),
+    ("name", "B", "H", "blocks", "all_held"),
     [
-        ("LSTM", 64, 128, 8),
-        ("LSTM", 64, 256, 8),
-        ("LSTM", 256, 128, 4),
-        ("LSTM", 64, 512, None),
-        ("GRU", 64, 256, 8),
-        ("RNN tanh", 64, 384, 8),
-        ("RNN tanh", 64, 512, None),
-        ("LSTM", 128, 256, 8),
-        ("LSTM", 136, 256, None),  # 17 clusters of 8 do not run at the same time
-        ("LSTM", 64, 168, 8),  # of which the last has no unit: four have not enough registers
+        ("LSTM", 64, 128, 8, True),
+        ("LSTM", 256, 128, 4, True),
+        ("LSTM", 64, 168, 8, True),  # the last has no unit: four have not enough registers
+        ("LSTM", 64, 256, 8, True),
+        ("LSTM", 128, 256, 8, True),
+        ("LSTM", 136, 256, None, None),  # 17 clusters of 8 do not run at the same time
+        ("LSTM", 64, 384, 16, False),
+        ("GRU", 64, 256, 8, True),
+        ("GRU", 64, 384, 16, True),
+        ("GRU", 72, 384, 8, False),  # nor do 9 of 16
+        ("GRU", 64, 512, 16, False),
+        ("RNN tanh", 64, 384, 8, True),
+        ("RNN tanh", 64, 512, 16, True),
+        ("RNN tanh", 64, 1024, None, None),
+        ("MGU", 64, 256, 8, True),
+        ("MGU", 64, 384, 16, True),
     ],
 )
-def test_blocks_of_a_cluster(name, B, H, blocks):
+def test_blocks_of_a_cluster(name, B, H, blocks, all_held):
     for pulled in (False, True):
-        tile = tile_of(loop_at(name, B, H, pulled), True, 132)
+        tile = tile_of(loop_at(name, B, H, pulled), LARGE)
         assert (tile and tile.blocks) == blocks
+        assert tile is None or (tile.rest == 0) == all_held
+
+
+def test_weights_are_in_shared_memory_where_clusters_are_small():
+    """There is room for them, up to some size; the fewer of them, the better."""
+    for H, rest in ((256, False), (320, True), (512, None)):
+        tile = tile_of(loop_at("LSTM", 64, H), NONE_OF_16)
+        assert (tile and tile.rest > 0) == rest
+    smaller = NONE_OF_16._replace(shared=99 << 10)
+    assert tile_of(loop_at("LSTM", 64, 320), smaller) is None
 
 
 @pytest.mark.parametrize(("H", "fits"), [(16, True), (32, True), (128, False), (256, False)])
 def test_without_clusters_a_loop_must_fit_one_block(H, fits):
-    tile = tile_of(loop_at("LSTM", 64, H), False, 132)
+    tile = tile_of(loop_at("LSTM", 64, H), Room({1: 132}, SHARED))
     assert (tile is not None and tile.blocks == 1) if fits else tile is None
+
+
+ROOMS = (LARGE, Room({1: 8, 2: 4, 4: 2, 8: 1}, 99 << 10), Room({1: 80}, 163 << 10))
 
 
 @pytest.mark.parametrize("pulled", [False, True], ids=["step", "pullback"])
@@ -340,29 +383,30 @@ def test_without_clusters_a_loop_must_fit_one_block(H, fits):
     "name", ["RNN tanh", "two gates", "GRU", "LSTM", "sLSTM", "GRU reset before", "MGU"]
 )
 def test_every_tile_can_be_launched(name, pulled):
-    """Whatever the size: no block is empty, and no more is asked for than there is."""
+    """Whatever the size: no more is asked for than there is."""
     found = 0
     for H in (1, 3, 4, 5, 31, 32, 33, 60, 100, 127, 128, 200, 256, 384, 512):
         loop = loop_at(name, 1, H, pulled)
         for B in (1, 8, 9, 64, 150, 600):
-            for clusters, processors in ((True, 132), (True, 8), (False, 80)):
-                tile = tile_of(loop._replace(shape=(B, H)), clusters, processors)
+            for room in ROOMS:
+                tile = tile_of(loop._replace(shape=(B, H)), room)
                 if tile is None:
                     continue
                 found += 1
-                assert tile.blocks in ((1, 2, 4, 8) if clusters else (1,))
                 assert (tile.blocks - 1) * tile.units < H <= tile.blocks * tile.units
                 assert tile.threads % 32 == 0
                 assert 32 <= tile.threads <= 1024
-                registers = 0
+                registers = rest = 0
                 for share, product in zip(tile.shares, loop.products, strict=True):
                     assert share.height >= product.left.shape[1]
                     assert share.columns * 8 == product.columns * share.lanes
                     weights = tile.threads * share.columns * share.depth
                     assert weights * tile.blocks >= H * product.columns * share.height
-                    registers += weights + tile.threads * share.columns * 8
+                    assert 0 <= share.held <= share.depth
+                    registers += tile.threads * share.columns * (share.held + 8)
+                    rest += tile.threads * share.columns * (share.depth - share.held)
                 assert registers <= 1 << 16
                 heights = sum(share.height for share in tile.shares)
-                assert tile.shared == 2 * heights * 8 * 4 <= 99 << 10  # what any GPU gives
-                assert -(-B // 8) * tile.blocks <= processors
+                assert tile.shared == 2 * heights * 8 * 4 + rest * 4 <= room.shared
+                assert room.clusters[tile.blocks] >= -(-B // 8)
     assert found > 50

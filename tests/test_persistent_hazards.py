@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import strict_double
 from arrays import host, on_device
-from persistent_loops import KNOWN, check, step_of
+from persistent_loops import KNOWN, LARGE, check, step_of
 from recurrent_cells import Case
 from strict_double.compiled import RawKernel
 from test_scan_cuda import check_plan, inputs_of, pulled_back
@@ -364,7 +364,7 @@ OF_OTHERS = [
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("case", RIGHT, ids=str)
 def test_what_a_step_hands_on(case, reverse, gpu):
-    gpu(True, 132)
+    gpu(LARGE)
     step = step_of(case, B=9, H=6)
     check(step, 4, reverse, runs=2)
     pullback = pulled_back(step)
@@ -374,7 +374,7 @@ def test_what_a_step_hands_on(case, reverse, gpu):
 @pytest.mark.parametrize("case", OF_OTHERS, ids=str)
 def test_what_other_threads_write_is_not_read(case, gpu):
     """Such loops are right as they are without: this kernel cannot run them."""
-    gpu(True, 132)
+    gpu(LARGE)
     step = step_of(case, B=6, H=6)
     assert cuda.Plan(step).persistent is None
     for program in (step, pulled_back(step)):
@@ -383,7 +383,7 @@ def test_what_other_threads_write_is_not_read(case, gpu):
 
 def test_states_of_other_dtypes(gpu):
     """A sum in double precision beside a state in single: each in its own in registers, too."""
-    gpu(True, 132)
+    gpu(LARGE)
     trace = Trace()
     x, h, c, U = (
         trace.input(np.zeros(shape, dtype))
@@ -398,7 +398,7 @@ def test_states_of_other_dtypes(gpu):
 
 def test_operands_may_lie_with_gaps(gpu):
     """As what is given of each array is every other number of a larger one."""
-    gpu(True, 132)
+    gpu(LARGE)
     program = step_of(KNOWN["GRU"], B=9, H=6)
     plan, xp = cuda.Plan(program), backend.library("cuda")
     assert plan.persistent is not None
@@ -460,7 +460,7 @@ def counts(monkeypatch, device, gpu):
     """Of each loop that one kernel runs: (outside of arrays, touched by several threads)."""
     if backend.library("cuda") is not strict_double:
         pytest.skip("the double counts")
-    gpu(True, 132)
+    gpu(LARGE)
     monkeypatch.setattr(strict_double, "RawKernel", Watching)
     launches._compiled.cache_clear()
     found = []

@@ -23,6 +23,7 @@ import numpy as np
 
 from strict_double import cuda
 from strict_double.array import ndarray
+from strict_double.driver import Function
 
 HOST = """\
 #define ON_THE_HOST
@@ -91,11 +92,11 @@ struct Fiber { ucontext_t context; char* stack; bool done; unsigned arrived; };
 struct Barrier { unsigned count, generation; };
 struct Four;
 static Fiber fibers[MOST];
-static Barrier of_cluster, of_blocks[8], of_warps[MOST / 32];
+static Barrier of_cluster, of_blocks[16], of_warps[MOST / 32];
 static double passed[MOST];
 static ucontext_t scheduler;
 static unsigned current, first_block, cluster, progress;
-static char* memory_of_block[8];
+static char* memory_of_block[16];
 #define threadIdx (Index{current % blockDim.x, 0, 0})
 #define blockIdx (Index{first_block + current / blockDim.x, 0, 0})
 static void arrive_at(Barrier& barrier, unsigned size) {
@@ -225,6 +226,10 @@ class RawKernel:
         self.max_dynamic_shared_size_bytes = 48 << 10
 
     @functools.cached_property
+    def kernel(self):
+        return Function()
+
+    @functools.cached_property
     def _launcher(self):
         pattern = rf"__global__\s+void\s+(?:__\w+__\([^)]*\)\s+)*{self.name}\s*\(([^)]*)\)"
         found = re.search(pattern, self.code)
@@ -257,8 +262,11 @@ class RawKernel:
         if len(args) != len(kinds):
             raise TypeError(f"{self.name} takes {len(kinds)} arguments, got {len(args)}")
         values = [_value(x, kind) for x, kind in zip(args, kinds, strict=True)]
-        if shared_mem > self.max_dynamic_shared_size_bytes:
+        if shared_mem > min(self.max_dynamic_shared_size_bytes, 227 << 10):
             raise cuda.CUDARuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
+        cluster = re.search(r"__cluster_dims__\((\d+)", self.code)
+        if cluster and int(cluster[1]) > 8 and not self.kernel.any_cluster_size:
+            raise cuda.CUDARuntimeError("CUDA_ERROR_INVALID_CLUSTER_SIZE: cluster misconfiguration")
         cuda.launch(function, *grid, *block, shared_mem, *values)
 
     def compile(self, log_stream=None):

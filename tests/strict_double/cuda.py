@@ -12,6 +12,7 @@ import contextlib
 import sys
 import time
 
+from strict_double import driver as driver
 from strict_double import runtime
 from strict_double.runtime import CUDARuntimeError
 

@@ -33,6 +33,8 @@ def getDeviceProperties(device):
         "name": f"Strict double {device}".encode(),
         "totalGlobalMem": MEMORY,
         "multiProcessorCount": 4,
+        "sharedMemPerBlockOptin": 227 << 10,
+        "sharedMemPerMultiprocessor": 228 << 10,
         "major": 9,
         "minor": 0,
     }

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from tinygrad_rnn.backend import namespace
 from tinygrad_rnn.program import Equation, Var
+from tinygrad_rnn.scan.cuda.clusters import EVERYWHERE, allow_any_size, room
 from tinygrad_rnn.scan.cuda.cublas import Blas, matrix_of
 from tinygrad_rnn.scan.cuda.persistent import ROWS, Loop, Tile, tile_of
 from tinygrad_rnn.scan.cuda.persistent_source import persistent_source
@@ -104,6 +105,8 @@ def bind_loop(
     compiled = _compiled(xp, persistent_source(NAME, loop, tile, operands, stores, moves))
     if tile.shared > 48 << 10:  # what a block gets without asking
         compiled.max_dynamic_shared_size_bytes = tile.shared
+    if tile.blocks > EVERYWHERE:
+        allow_any_size(xp, compiled)
     rows = loop.shape[0]
     grid, block = (-(-rows // ROWS) * tile.blocks,), (tile.threads,)
 
@@ -115,14 +118,7 @@ def bind_loop(
 
 def tile_on_gpu(loop: Loop, xp: Any) -> Tile | None:
     """How the current GPU shares out a loop that one kernel runs; None if it does not fit."""
-    return tile_of(loop, *_size_of_gpu(xp, xp.cuda.Device().id))
-
-
-@functools.cache
-def _size_of_gpu(xp: Any, device: int) -> tuple[bool, int]:
-    """Whether the GPU has clusters of blocks, and how many multiprocessors it has."""
-    properties = xp.cuda.runtime.getDeviceProperties(device)
-    return properties["major"] >= 9, properties["multiProcessorCount"]
+    return tile_of(loop, room(xp, xp.cuda.Device().id))
 
 
 def _operand(array: Any, shape: Sequence[int]) -> Operand:

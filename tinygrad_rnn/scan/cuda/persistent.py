@@ -3,9 +3,10 @@
 A loop whose step is products with matrices that stay the same, and elementwise kernels between
 them, as that of an RNN, LSTM or GRU, forward and backward. A cluster of thread blocks takes eight
 sequences through all steps: each block keeps the columns of the matrices that belong to its units
-in registers, and the blocks hand each other the operands of products through shared memory. So a
-step costs no launch, and its matrices are not read again (Diamos et al., "Persistent RNNs", ICML
-2016). Products are float32's, whatever `set_float32_matmul_precision` allows.
+in registers, and what does not fit there in shared memory; the blocks hand each other the operands
+of products. So a step costs no launch, and its matrices are not read again (Diamos et al.,
+"Persistent RNNs", ICML 2016). Products are float32's, whatever `set_float32_matmul_precision`
+allows.
 
 A unit of a sequence belongs to one thread, at all steps: what one kernel computes for it and
 another reads, in this step or the next, stays in that thread's registers. Where something else than
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from tinygrad_rnn.program import Equation, Var
 from tinygrad_rnn.scan import memory
+from tinygrad_rnn.scan.cuda.clusters import Room
 from tinygrad_rnn.scan.cuda.phases import Store
 from tinygrad_rnn.scan.cuda.rewriting import add_product
 from tinygrad_rnn.scan.cuda.schedule import Call, Gemm, Kernel, View
@@ -31,10 +33,8 @@ if TYPE_CHECKING:
 
 ROWS = 8  # sequences of a cluster
 _DTYPES = ("float32", "float16")
-_BLOCKS = (8, 4, 2, 1)  # of a cluster, which every GPU that has clusters can have
-_MOST_BLOCKS = 16  # which some can have
+_BLOCKS = (8, 4, 2, 1, 16)  # of a cluster, best first; of 16 only a few run at the same time
 _REGISTERS = 1 << 16  # of a multiprocessor
-_MOST_SHARED = 96 << 10  # bytes of operands; every GPU that has clusters has more
 
 
 class Column(NamedTuple):
@@ -263,16 +263,23 @@ class Share(NamedTuple):
 
     lanes: the threads of a warp that go through the K rows of the matrix together, for the same
         columns. depth: rows of each. columns: of a thread.
+    held: of the rows, how many are in registers; the rest is in shared memory.
     """
 
     lanes: int
     depth: int
     columns: int
+    held: int
 
     @property
     def height(self) -> int:
         """The rows of the matrix, K, and some of zeros."""
         return self.lanes * self.depth
+
+    @property
+    def rest(self) -> int:
+        """How many weights of a thread are in shared memory."""
+        return self.columns * (self.depth - self.held)
 
 
 class Tile(NamedTuple):
@@ -291,42 +298,47 @@ class Tile(NamedTuple):
         return self.units * ROWS
 
     @property
+    def rest(self) -> int:
+        """Bytes of weights in shared memory."""
+        return sum(share.rest for share in self.shares) * self.threads * 4
+
+    @property
     def shared(self) -> int:
-        """Bytes of shared memory: of each product, the left operands of this step and the next."""
-        return sum(2 * share.height * ROWS * 4 for share in self.shares)
+        """Bytes of shared memory: of each product, two left operands; and weights."""
+        return sum(2 * share.height * ROWS * 4 for share in self.shares) + self.rest
 
 
-def tile_of(loop: Loop, clusters: bool, processors: int) -> Tile | None:
-    """How to share out a loop on a GPU with so many multiprocessors; None if it does not fit.
+def tile_of(loop: Loop, room: Room) -> Tile | None:
+    """How to share out a loop; None if it does not fit.
 
     All clusters run at the same time: in two rounds, one after the other, they were slower than a
-    graph. clusters: whether the GPU has them (from compute capability 9.0 on).
+    graph. As few weights as possible are in shared memory, and rather no block without a unit.
     """
     groups = -(-loop.shape[0] // ROWS)
-    found = [_tile(loop, blocks) for blocks in (_BLOCKS if clusters else (1,))]
-    found = [x for x in found if groups * x.blocks <= processors and _fits(loop, x)]
-    # The most blocks; rather fewer than with a last one that has no unit.
-    return min(found, key=lambda x: (x.blocks - 1) * x.units >= loop.shape[1], default=None)
+    found = [_tile(loop, x) for x in _BLOCKS if room.clusters.get(x, 0) >= groups]
+    fitting = [x for x in found if x is not None and x.shared <= room.shared]
+    H = loop.shape[1]
+    return min(fitting, key=lambda x: (x.rest, (x.blocks - 1) * x.units >= H), default=None)
 
 
-def _tile(loop: Loop, blocks: int) -> Tile:
-    """The shares of a cluster of so many blocks."""
+def _tile(loop: Loop, blocks: int) -> Tile | None:
+    """With as many weights in registers as there is room for beside the values of a step."""
     units = 4 * -(-loop.shape[1] // (4 * blocks))  # a warp has four
-    return Tile(blocks, units, [_share(x) for x in loop.products])
+    columns = sum(product.columns for product in loop.products)
+    values = 3 * len(loop.loads) + 2 * (len(loop.stores) + columns + len(loop.passed))
+    shares = [_share(product) for product in loop.products]
+    threads = 128 * -(-units * ROWS // 128)  # warps get registers by fours
+    registers = min(255, _REGISTERS // threads // 8 * 8) - values - 40
+    registers -= max(share.columns * ROWS for share in shares)  # sums
+    for number, share in enumerate(shares):
+        held = max(0, min(share.depth, registers // share.columns))
+        registers -= held * share.columns
+        shares[number] = share._replace(held=held)
+    return Tile(blocks, units, shares) if registers >= 0 else None
 
 
 def _share(product: Product) -> Share:
     """Many lanes where a unit has few columns, so that a thread has several for what it reads."""
     lanes = {1: 32, 2: 16}.get(product.columns, 8)
     depth = -(-product.left.shape[1] // lanes)
-    return Share(lanes, depth, product.columns * lanes // 8)
-
-
-def _fits(loop: Loop, tile: Tile) -> bool:
-    """Whether weights, sums and the values of a step have room in registers."""
-    weights = sum(share.columns * share.depth for share in tile.shares)
-    sums = max(share.columns * ROWS for share in tile.shares)
-    columns = sum(product.columns for product in loop.products)
-    values = 3 * len(loop.loads) + 2 * (len(loop.stores) + columns + len(loop.passed))
-    most = min(255, _REGISTERS // tile.threads // 8 * 8)
-    return weights + sums + values + 36 <= most and tile.shared <= _MOST_SHARED
+    return Share(lanes, depth, product.columns * lanes // 8, held=depth)

@@ -1,16 +1,16 @@
 """What does a loop that one kernel runs from the first step to the last look like?
 
 The names: `w0` are a thread's weights of product 0, from the columns of its tile and every
-`lanes`-th row. `sums0[m][r]` is the product of column m with sequence r; the lanes of a tile first
-add up all of them, each for its own rows, and then hand them around until each has the whole sums
-of one unit of one sequence, in an order that is always the same: `z0_1` is column 1 of the unit.
-That thread computes the step for this unit, and hands its part of the products' operands to every
-block. Read persistent.py and source.py first.
+`lanes`-th row, and `rest0` those of them that are in shared memory. `sums0[m][r]` is the product of
+column m with sequence r; the lanes of a tile first add up all of them, each for its own rows, and
+then hand them around until each has the whole sums of one unit of one sequence, in an order that is
+always the same: `z0_1` is column 1 of the unit. That thread computes the step for this unit, and
+hands its part of the products' operands to every block. Read persistent.py and source.py first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -94,7 +94,7 @@ class _Numbered(NamedTuple):
     """A product, as the text needs it.
 
     number: in its names. left: the number of its first address; right, out, and base come next.
-    operand: where its left operands begin in shared memory, counted in fours.
+    operand, rest: where its left operands and weights begin in shared memory, counted in fours.
     """
 
     product: Product
@@ -102,6 +102,7 @@ class _Numbered(NamedTuple):
     number: int
     left: int
     operand: int
+    rest: int
 
     @property
     def right(self) -> int:
@@ -142,19 +143,18 @@ class _Writer:
         self.ahead: dict[int, list[tuple[int, list[str]]]] = {}
         self.stored: dict[int, range] = {}
         self.products: dict[int, _Numbered] = {}
-        address, operand = len(loop.loads), 0
+        address, operand, rest = len(loop.loads), 0, (tile.shared - tile.rest) // 16
         for position, x in enumerate(loop.step):
             if isinstance(x, Kernel):
                 self.stored[position] = range(address, address + len(x.stores))
                 address += len(x.stores)
         for position, x in enumerate(loop.step):
             if isinstance(x, Product):
-                number = len(self.products)
-                self.products[position] = _Numbered(
-                    x, tile.shares[number], number, address, operand
-                )
+                number, share = len(self.products), tile.shares[len(self.products)]
+                self.products[position] = _Numbered(x, share, number, address, operand, rest)
                 address += 3 + (x.added_to is not None)
-                operand += 4 * tile.shares[number].height
+                operand += share.height * ROWS // 2
+                rest += share.rest * tile.threads // 4
         self._plan_ahead()
 
     def text(self, name: str) -> str:
@@ -239,23 +239,42 @@ class _Writer:
         operand = self.operands[product.right]
         down, across = operand.strides
         at = f"p{found.right}[(i64)k * {down} + (i64)(m % {columns} * {H} + u) * {across}]"
-        return [
-            f"float w{n}[{share.columns}][{share.depth}];",
+        lines = [
             f"const int slice{n} = lane % {share.lanes};",
-            "#pragma unroll",
-            f"for (int m = 0; m < {share.columns}; m++) {{",
-            "  #pragma unroll",
-            f"  for (int i = 0; i < {share.depth}; i++) {{",
-            f"    const int k = i * {share.lanes} + slice{n};",
-            f"    const int u = unit - slice{n} / {ROWS} + m / {columns};",
-            f"    w{n}[m][i] = k < {K} && u < {H} ? {loaded(at, operand.dtype)} : 0.0f;",
-            "  }",
-            "}",
+            f"Four* const operand{n} = shared_memory() + {found.operand};",
         ]
+        if share.held:
+            lines.append(f"float w{n}[{share.columns}][{share.held}];")
+        if share.rest:
+            start = f"(float*)(shared_memory() + {found.rest})"
+            lines.append(f"float* const rest{n} = {start} + threadIdx.x;")
+        for rows, weight in self._kept_weights(found, "m"):
+            lines += [
+                "#pragma unroll",
+                f"for (int m = 0; m < {share.columns}; m++) {{",
+                "  #pragma unroll",
+                f"  {rows} {{",
+                f"    const int k = i * {share.lanes} + slice{n};",
+                f"    const int u = unit - slice{n} / {ROWS} + m / {columns};",
+                f"    {weight} = k < {K} && u < {H} ? {loaded(at, operand.dtype)} : 0.0f;",
+                "  }",
+                "}",
+            ]
+        return lines
+
+    def _kept_weights(self, found: _Numbered, m: str) -> Iterator[tuple[str, str]]:
+        """Where a thread has its weights of column m: a loop over rows i, and the weight of one."""
+        share, n = found.share, found.number
+        if share.held:
+            yield f"for (int i = 0; i < {share.held}; i++)", f"w{n}[{m}][i]"
+        if share.rest:
+            row = f"(i - {share.held}) * {share.columns} + {m}"
+            rows = f"for (int i = {share.held}; i < {share.depth}; i++)"
+            yield rows, f"rest{n}[({row}) * {self.tile.threads}]"
 
     def _first_operands(self) -> list[str]:
         """The left operands of the first step, if they are there; zeros beyond their ends."""
-        lines = ["Four* const operand = shared_memory();"]
+        lines = []
         for found in self.products.values():
             left, height = found.product.left, found.share.height
             value = "0.0f"
@@ -267,9 +286,10 @@ class _Writer:
             lines += [
                 f"for (int n = threadIdx.x; n < {height * ROWS}; n += {self.tile.threads}) {{",
                 f"  const int r = n / {height}, k = n % {height};",
-                f"  float* const to = (float*)(operand + {found.operand} + r / 4 * {height} + k);",
-                f"  to[r % 4] = {value};",
-                f"  to[r % 4 + {height * ROWS}] = 0.0f;",
+                f"  Four* const four = operand{found.number} + r / 4 * {height} + k;",
+                "  float* const to = (float*)four + r % 4;",
+                f"  to[0] = {value};",
+                f"  to[{height * ROWS}] = 0.0f;",
                 "}",
             ]
         return [*lines, "arrive();", "wait_for_all();"]
@@ -313,19 +333,25 @@ class _Writer:
             f"float {sums}[{columns}][{ROWS}];",
             "#pragma unroll",
             f"for (int n = 0; n < {columns * ROWS}; n++) {sums}[n / {ROWS}][n % {ROWS}] = 0.0f;",
-            f"const Four* const from{n} = "
-            f"operand + {found.operand} + (int)(t % 2) * {2 * height} + slice{n};",
-            "#pragma unroll",
-            f"for (int i = 0; i < {share.depth}; i++) {{",
-            f"  const Four low = from{n}[i * {share.lanes}];",
-            f"  const Four high = from{n}[i * {share.lanes} + {height}];",
-            "  #pragma unroll",
-            f"  for (int n = 0; n < {columns * 4}; n++) {{",
-            f"    {sums}[n / 4][n % 4] += w{n}[n / 4][i] * low.of[n % 4];",
-            f"    {sums}[n / 4][n % 4 + 4] += w{n}[n / 4][i] * high.of[n % 4];",
-            "  }",
-            "}",
+            f"const Four* const from{n} = operand{n} + (int)(t % 2) * {2 * height} + slice{n};",
         ]
+        for rows, weight in self._kept_weights(found, "m"):
+            lines += [
+                "#pragma unroll",
+                f"{rows} {{",
+                f"  const Four low = from{n}[i * {share.lanes}];",
+                f"  const Four high = from{n}[i * {share.lanes} + {height}];",
+                "  #pragma unroll",
+                f"  for (int m = 0; m < {columns}; m++) {{",
+                f"    const float w = {weight};",
+                "    #pragma unroll",
+                "    for (int r = 0; r < 4; r++) {",
+                f"      {sums}[m][r] += w * low.of[r];",
+                f"      {sums}[m][r + 4] += w * high.of[r];",
+                "    }",
+                "  }",
+                "}",
+            ]
         for bit, half in ((1, 4), (2, 2), (4, 1)):
             lines += _halved(sums, bit, columns * half, f"n / {half}", f"n % {half}", 0, half)
         if share.lanes == 32:
@@ -385,8 +411,8 @@ class _Writer:
             ]
             if mine:
                 step = "(t + 1)" if found.product.carried else "t"
-                at = f"{found.operand} + (int)({step} % 2) * {2 * height} + row / 4 * {height}"
-                lines.append(f"float* const to{n} = (float*)(operand + {at} + unit) + row % 4;")
+                at = f"(int)({step} % 2) * {2 * height} + row / 4 * {height} + unit"
+                lines.append(f"float* const to{n} = (float*)(operand{n} + {at}) + row % 4;")
                 hands += mine
         blocks = f"for (unsigned block = 0; block < {self.tile.blocks}; block++) {{"
         all_blocks = ["#pragma unroll", blocks, *hands, "}"]
