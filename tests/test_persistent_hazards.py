@@ -314,6 +314,40 @@ def columns_out_of_step(W, U):
     return step
 
 
+def added_out_of_step(U, V):
+    """A product that is added to such columns of another."""
+
+    def step(x, h):
+        H = h.shape[-1]
+        _, a, _ = (h @ U).split((1, H, H - 1), -1)
+        h = (a + (x + h).tanh() @ V).tanh()
+        return h, h
+
+    return step
+
+
+def multiplied_after_it_is_made(U):
+    """The last step's state is multiplied when its successor is there already."""
+
+    def step(x, state):
+        h, z = state
+        new = (x + z).tanh()
+        return z, (new, new * x + h @ U)
+
+    return step
+
+
+def product_of_a_product(W, U, V):
+    """What is multiplied is a product, which no kernel makes."""
+
+    def step(x, state):
+        h, z = state
+        h = (x @ W + h @ U + z).tanh()
+        return h, (h, z @ V)
+
+    return step
+
+
 def row_of_states(W, U):
     """A state that all sequences share."""
 
@@ -353,6 +387,9 @@ OF_OTHERS = [
     Case("mirrored product", mirrored_product, "B,D", "B,H", PLAIN),
     Case("mirrored product last", mirrored_product_last, "B,D", "B,H", PLAIN),
     Case("columns out of step", columns_out_of_step, "B,D", "B,H", ("D,2H", "H,2H")),
+    Case("added out of step", added_out_of_step, "B,H", "B,H", ("H,2H", "H,H")),
+    Case("multiplied after it is made", multiplied_after_it_is_made, "B,H", TWO, ("H,H",)),
+    Case("product of a product", product_of_a_product, "B,D", TWO, (*PLAIN, "H,H")),
     Case("of other sequences", of_other_sequences, "B,D", "B,H", PLAIN),
     Case("of the first sequence", of_the_first_sequence, "B,D", "B,H", PLAIN),
     Case("of the first unit", of_the_first_unit, "B,D", "B,H", PLAIN),

@@ -20,6 +20,7 @@ from tinygrad_rnn.program import Program, Trace
 from tinygrad_rnn.scan import cuda, explain, scan, unroll
 from tinygrad_rnn.scan.cuda import cublas, launches
 from tinygrad_rnn.scan.cuda import frame as frames
+from tinygrad_rnn.scan.cuda.clusters import Room
 from tinygrad_rnn.scan.cuda.schedule import Call, Gemm, Kernel
 from tinygrad_rnn.scan.factors import gather_factors
 from tinygrad_rnn.scan.interpret import interpret
@@ -561,11 +562,15 @@ def test_products_are_as_exact_as_they_are_asked_to_be(precision, device):
     assert told == (7 if precision == "high" else 1)
 
 
-def test_the_page_on_gpus_shows_what_explain_prints(capsys):
+def test_the_page_on_gpus_shows_what_explain_prints(capsys, gpu, monkeypatch):
+    """By default, and where loops are graphs."""
+    gpu(Room({1: 132, 2: 66, 4: 32, 8: 16}, 227 << 10))
     root = Path(__file__).parent.parent
     readme, page = ((root / name).read_text() for name in ("README.md", "docs/gpu.md"))
     scope = {"torch": torch, "nn": torch.nn}
     exec(re.search(r"^class MGU.*?^        return h, h[^\n]*", readme, re.M | re.S)[0], scope)
-    explain(scope["MGU"](3, 8), torch.randn(50, 2, 3), torch.zeros(2, 8))
-    printed = capsys.readouterr().out
-    assert f"```text\n{printed[printed.index('Executor') :]}```" in page
+    for way in ("persistent", "graph"):
+        monkeypatch.setenv("TINYGRAD_RNN_CUDA_LOOP", way)
+        explain(scope["MGU"](3, 8), torch.randn(50, 2, 3), torch.zeros(2, 8))
+        printed = capsys.readouterr().out
+        assert f"```text\n{printed[printed.index('Executor') :]}```" in page

@@ -155,7 +155,7 @@ def _executor(step: Program, pullback: Program | None) -> list[str]:
         ]
     if cuda.way() == "interpret":
         return ["Executor: CuPy, equation by equation (scan/interpret.py)"]
-    lines = ["Executor: CUDA (scan/cuda/); for each step of the loop are launched"]
+    lines = ["Executor: CUDA (scan/cuda/); a step of the loop consists of"]
     for name, program in (("the step:", step), ("its pullback:", pullback)):
         if program is not None:
             plan = cuda.Plan(program)

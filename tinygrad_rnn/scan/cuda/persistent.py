@@ -178,11 +178,11 @@ class _Reading:
                 products += 1
                 continue
             for y in x.loads:
-                found, _ = self.made.get(self.plan.place(y), (None, 0))
-                if found is None:
+                place = self.plan.place(y)
+                if place in self.made:
+                    passed[y] = self.made[place][0]
+                else:
                     loads[y] = None
-                elif passed.setdefault(y, found) is not found:
-                    raise _OfOthers
             for store in x.stores:
                 self.made[self._part(store.target, store.start)] = store.value, position
             step.append(x._replace(stores=[y for y in x.stores if self._is_kept(y.target)]))
