@@ -179,8 +179,8 @@ class Writable(Operators):
     def scatter_(self, dim: int, index: Writable, src: Any) -> Self:
         """x[…, index[…, k, …], …] = src[…, k, …] along an axis, or a number everywhere there.
 
-        As an assignment, it may be recorded. Of values for one place, one is kept: do not rely on
-        which.
+        As an assignment, it may be recorded. Of several values for one place the last is kept, on
+        every device, and it alone has a gradient.
         """
         if isinstance(src, Writable):
             if src.ndim != index.ndim or any(map(operator.gt, index.shape, src.shape)):
@@ -238,7 +238,7 @@ class Writable(Operators):
         return current.recording and (recorded or wants)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        """Write `value` at `index`.
+        """Write `value` at `index`; of several values for one place, the last stays.
 
         While a gradient is recorded, this tensor becomes a new node and the values that backward
         needs stay as they were; a leaf that requires a gradient cannot be written so.

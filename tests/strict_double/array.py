@@ -159,7 +159,13 @@ class ndarray:
 
     def __setitem__(self, index, value):
         value = value if isinstance(value, np.generic) else operand(value)
-        silently(operator.setitem, self.host, index_of(index), value)
+        index = index_of(index)
+        silently(operator.setitem, self.host, index, value)
+        if any(isinstance(x, np.ndarray) for x in (index if type(index) is tuple else (index,))):
+            # Threads write in any order: here the first of several for one place comes last.
+            written = np.broadcast_to(value, self.host[index].shape)
+            places = np.arange(self.size).reshape(self.shape)[index]
+            self.host.flat[places.reshape(-1)[::-1]] = written.reshape(-1)[::-1]
 
     def fill(self, value):
         self.host.fill(value if isinstance(value, np.generic) else operand(value))

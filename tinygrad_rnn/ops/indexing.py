@@ -1,7 +1,9 @@
 """Reading and writing at positions: getitem/place, take/add_rows, gather/scatter_add, put.
 
 The adjoint of reading is adding to zeros at the same positions, and repeated positions must add up,
-in an order of our own, so that every run gives the same sums (on a GPU: `adding.py`).
+in an order of our own, so that every run gives the same sums (on a GPU: `adding.py`). Of several
+values that are written to one place, the last stays, on a GPU as in NumPy, and it alone has a
+gradient.
 What lies outside is an IndexError. A GPU would have to be waited for before it could be raised, so
 there it reads as NaN, which has no way to pass unseen; of integers, which have none, it is raised.
 """
@@ -13,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_rnn.backend import Array, is_array
+from tinygrad_rnn.backend import Array, is_array, namespace
 from tinygrad_rnn.ops.adding import add_in_order
 from tinygrad_rnn.ops.broadcasting import sum_to
+from tinygrad_rnn.ops.elementwise import where
 from tinygrad_rnn.ops.primitive import Primitive, shape_of, zeros_beside
 
 BASIC = (int, slice, type(None), type(Ellipsis))
@@ -123,18 +126,63 @@ def assign(xp: Any, x: Array, index: Any, value: Any) -> None:
         x[index] = value
         return
     index, outside = _inside(xp, x.shape, index)
+    if getattr(value, "size", 1) > 1 and _may_repeat(index):
+        value = _settled(xp, x[index].shape, value, *_last_writers(xp, x.shape, index))
     x[index] = value
     if outside is not None:
         x[...] = _spoilt(xp, x, outside)
 
 
-def _put_value_rule(g: Any, _y: Any, _x: Any, value_shape: Any, *, index: Any) -> Any:
+def _may_repeat(index: Any) -> bool:
+    """Whether an index can name a place more than once."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, list) or (is_array(part) and not _is_mask(part)) for part in parts)
+
+
+def _last_writers(xp: Any, shape: tuple[int, ...], index: Any) -> tuple[tuple[int, ...], Array]:
+    """Of all that is written at an index, which one stays where it is written, counted in order.
+
+    Counted are elements, or whole rows if the index only names some of those; and their shape.
+    """
+    parts = index if isinstance(index, tuple) else (index,)
+    by_rows = all(_may_repeat(part) for part in parts)
+    shape = shape[: len(parts)] if by_rows else shape
+    places = xp.arange(math.prod(shape)).reshape(shape)[index]
+    flat = places.reshape(-1)
+    order = xp.argsort(flat, kind="stable")
+    return places.shape, order[xp.searchsorted(flat[order], flat, side="right") - 1]
+
+
+def _settled(
+    xp: Any, shape: tuple[int, ...], value: Array, counted: tuple[int, ...], last: Array
+) -> Array:
+    """What is written, of this shape, with the one that stays in place of all that do not."""
+    value = value.reshape(value.shape[max(0, value.ndim - len(shape)) :])  # axes of 1 in front
+    written = xp.broadcast_to(value, shape)
+    rows = written.reshape(last.size, *shape[len(counted) :])
+    return rows[last].reshape(shape)
+
+
+def _put_value_rule(g: Any, _y: Any, x_shape: Any, value_shape: Any, *, index: Any) -> Any:
     shape = shape_of(value_shape)
     read = getitem(g, index=index)
+    if _may_repeat(index):
+        read = _where_it_stays(read, shape_of(x_shape), index)
     lead = len(shape) - len(read.shape)
     if lead > 0:  # leading axes of size 1, which assignment ignores
         read = read.reshape((1,) * lead + read.shape)
     return read if read.shape == shape else sum_to(read, shape=shape)
+
+
+def _where_it_stays(read: Any, shape: tuple[int, ...], index: Any) -> Any:
+    """What is read at an index, with zeros where something else was written later."""
+    parts = index if isinstance(index, tuple) else (index,)
+    xp = namespace(*(part for part in parts if is_array(part)))
+    counted, last = _last_writers(xp, shape, index)
+    stays = (last == xp.arange(last.size)).reshape(
+        counted + (1,) * (len(read.shape) - len(counted))
+    )
+    return where(stays, read, 0)
 
 
 #: y = a copy of x with `value` written at `index`: assignment without touching x.
