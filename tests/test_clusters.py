@@ -34,6 +34,9 @@ def properties(monkeypatch):
     return change
 
 
+WHOLE = {1: 132, 2: 66, 4: 33, 8: 16, 16: 8}
+
+
 class Driver(strict_double.driver.Library):
     """Of a chip whose multiprocessors come in groups, as the double's do not."""
 
@@ -57,20 +60,19 @@ class Smaller(Driver):
         (Smaller, {1: 132, 2: 66, 4: 30, 8: 14, 16: 6}),
     ],
 )
-def test_the_driver_knows(driver, found, properties, monkeypatch):
-    properties(multiProcessorCount=132)
+def test_the_driver_knows(driver, found, monkeypatch):
     monkeypatch.setattr(clusters, "load", driver)
     assert room(backend.library("cuda"), 0) == Room(found, 227 << 10)
 
 
 def test_the_double_says_what_its_multiprocessors_can_hold():
     """A block has one to itself, since it takes all of its shared memory."""
-    assert room(backend.library("cuda"), 0).clusters == {1: 4, 2: 2, 4: 1, 8: 0, 16: 0}
+    assert room(backend.library("cuda"), 0).clusters == WHOLE
 
 
 def test_a_driver_that_does_not_say():
     """As an old one, or one that cannot be loaded by its name."""
-    guessed = {1: 4, 2: 2, 4: 1, 8: 0}
+    guessed = {1: 132, 2: 66, 4: 33, 8: 16}
     for library in (None, object()):
         room.cache_clear()
         with pytest.MonkeyPatch.context() as patch:
@@ -80,13 +82,13 @@ def test_a_driver_that_does_not_say():
 
 def test_a_gpu_without_clusters_of_16_blocks(monkeypatch):
     monkeypatch.setattr(strict_double.driver.Library, "_most", lambda self, function: 8)
-    assert room(backend.library("cuda"), 0).clusters == {1: 4, 2: 2, 4: 1, 8: 0}
+    assert room(backend.library("cuda"), 0).clusters == {1: 132, 2: 66, 4: 33, 8: 16}
 
 
 def test_a_gpu_without_clusters_is_not_asked(properties, monkeypatch):
     properties(major=8)
     monkeypatch.setattr(clusters, "load", lambda: pytest.fail("asked"))
-    assert room(backend.library("cuda"), 0) == Room({1: 4}, 227 << 10)
+    assert room(backend.library("cuda"), 0) == Room({1: 132}, 227 << 10)
 
 
 def test_what_the_driver_is_given_lies_as_cuda_says():

@@ -314,13 +314,13 @@ def columns_out_of_step(W, U):
     return step
 
 
-def added_out_of_step(U, V):
+def added_out_of_step(W, U, V):
     """A product that is added to such columns of another."""
 
     def step(x, h):
         H = h.shape[-1]
-        _, a, _ = (h @ U).split((1, H, H - 1), -1)
-        h = (a + (x + h).tanh() @ V).tanh()
+        _, a, _ = (x @ W + h @ U).split((1, H, H - 1), -1)
+        h = (a + h.sigmoid() @ V).tanh()
         return h, h
 
     return step
@@ -387,7 +387,7 @@ OF_OTHERS = [
     Case("mirrored product", mirrored_product, "B,D", "B,H", PLAIN),
     Case("mirrored product last", mirrored_product_last, "B,D", "B,H", PLAIN),
     Case("columns out of step", columns_out_of_step, "B,D", "B,H", ("D,2H", "H,2H")),
-    Case("added out of step", added_out_of_step, "B,H", "B,H", ("H,2H", "H,H")),
+    Case("added out of step", added_out_of_step, "B,D", "B,H", ("D,2H", "H,2H", "H,H")),
     Case("multiplied after it is made", multiplied_after_it_is_made, "B,H", TWO, ("H,H",)),
     Case("product of a product", product_of_a_product, "B,D", TWO, (*PLAIN, "H,H")),
     Case("of other sequences", of_other_sequences, "B,D", "B,H", PLAIN),

@@ -32,7 +32,7 @@ def getDeviceProperties(device):
     return {
         "name": f"Strict double {device}".encode(),
         "totalGlobalMem": MEMORY,
-        "multiProcessorCount": 4,
+        "multiProcessorCount": 132,
         "sharedMemPerBlockOptin": 227 << 10,
         "sharedMemPerMultiprocessor": 228 << 10,
         "major": 9,
