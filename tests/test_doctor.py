@@ -16,6 +16,7 @@ from tinygrad_rnn.cli import main
 from tinygrad_rnn.doctor import CHECKS, findings, recurrences, usable_devices
 from tinygrad_rnn.gpu_setup import advice, conflict, look
 from tinygrad_rnn.scan.cuda import cublas
+from tinygrad_rnn.scan.cuda.clusters import Room
 from tinygrad_rnn.scan.cuda.plan import LAUNCHES, ONE_KERNEL, refusals
 
 CUDA12, CUDA13 = ("cupy-cuda12x", "14.2.0"), ("cupy-cuda13x", "14.2.0")
@@ -205,10 +206,18 @@ def test_a_part_that_cannot_be_read_is_a_finding(monkeypatch):
     assert "cannot be read (KeyError: 'nothing')" in texts(machine(ABSENT))["NumPy"].text
 
 
-def test_how_recurrences_run(monkeypatch):
+def test_how_recurrences_run(monkeypatch, on_the_double):
     monkeypatch.delenv("TINYGRAD_RNN_CUDA_LOOP", raising=False)
     monkeypatch.setattr(cublas, "load", lambda: object())
-    assert recurrences().text == "one kernel for all steps where that fits, else CUDA graphs"
+    assert recurrences().text == (
+        "one kernel for all steps where that fits "
+        "(clusters at one time: 66 of 2, 33 of 4, 16 of 8, 8 of 16 blocks), else CUDA graphs"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "tinygrad_rnn.doctor.findings.room", lambda xp, device: Room({1: 80}, 99 << 10)
+        )
+        assert "where that fits (no clusters of blocks), else" in recurrences().text
     monkeypatch.setitem(refusals, ONE_KERNEL, "one kernel: RuntimeError: no cluster")
     assert recurrences()[1:] == ("CUDA graphs", "one kernel: RuntimeError: no cluster")
     monkeypatch.setitem(refusals, LAUNCHES, "launches: RuntimeError: no capture")

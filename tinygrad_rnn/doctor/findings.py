@@ -18,6 +18,7 @@ import numpy as np
 from tinygrad_rnn import backend, gpu_setup
 from tinygrad_rnn.gpu_setup import GpuSetup, version_text
 from tinygrad_rnn.scan.cuda import cublas
+from tinygrad_rnn.scan.cuda.clusters import room
 from tinygrad_rnn.scan.cuda.plan import LAUNCHES, ONE_KERNEL, refusals, way
 
 #: What limits the threads of NumPy's products, wherever it was built.
@@ -66,7 +67,16 @@ def recurrences() -> Finding:
         return Finding(part, "kernels launched one by one", refusals[LAUNCHES])
     if way() == "graph" or ONE_KERNEL in refusals:
         return Finding(part, "CUDA graphs", refusals.get(ONE_KERNEL, ""))
-    return Finding(part, "one kernel for all steps where that fits, else CUDA graphs")
+    fitting = f"where that fits ({_tried(_clusters)})"
+    return Finding(part, f"one kernel for all steps {fitting}, else CUDA graphs")
+
+
+def _clusters() -> str:
+    """How many clusters of thread blocks the current GPU runs at one time."""
+    xp = backend.library("cuda")
+    counts = room(xp, xp.cuda.Device().id).clusters
+    texts = [f"{count} of {blocks}" for blocks, count in counts.items() if count and blocks > 1]
+    return f"clusters at one time: {', '.join(texts)} blocks" if texts else "no clusters of blocks"
 
 
 def usable_devices(setup: GpuSetup) -> list[str]:

@@ -248,7 +248,7 @@ class _Writer:
         if share.rest:
             start = f"(float*)(shared_memory() + {found.rest})"
             lines.append(f"float* const rest{n} = {start} + threadIdx.x;")
-        for rows, weight in self._kept_weights(found, "m"):
+        for rows, weight in self._parts_of_weights(found):
             lines += [
                 "#pragma unroll",
                 f"for (int m = 0; m < {share.columns}; m++) {{",
@@ -262,15 +262,14 @@ class _Writer:
             ]
         return lines
 
-    def _kept_weights(self, found: _Numbered, m: str) -> Iterator[tuple[str, str]]:
-        """Where a thread has its weights of column m: a loop over rows i, and the weight of one."""
+    def _parts_of_weights(self, found: _Numbered) -> Iterator[tuple[str, str]]:
+        """Where a thread has its weights: loops over rows i, and the weight in column m of one."""
         share, n = found.share, found.number
         if share.held:
-            yield f"for (int i = 0; i < {share.held}; i++)", f"w{n}[{m}][i]"
+            yield f"for (int i = 0; i < {share.held}; i++)", f"w{n}[m][i]"
         if share.rest:
-            row = f"(i - {share.held}) * {share.columns} + {m}"
-            rows = f"for (int i = {share.held}; i < {share.depth}; i++)"
-            yield rows, f"rest{n}[({row}) * {self.tile.threads}]"
+            place = f"((i - {share.held}) * {share.columns} + m) * {self.tile.threads}"
+            yield f"for (int i = {share.held}; i < {share.depth}; i++)", f"rest{n}[{place}]"
 
     def _first_operands(self) -> list[str]:
         """The left operands of the first step, if they are there; zeros beyond their ends."""
@@ -335,7 +334,7 @@ class _Writer:
             f"for (int n = 0; n < {columns * ROWS}; n++) {sums}[n / {ROWS}][n % {ROWS}] = 0.0f;",
             f"const Four* const from{n} = operand{n} + (int)(t % 2) * {2 * height} + slice{n};",
         ]
-        for rows, weight in self._kept_weights(found, "m"):
+        for rows, weight in self._parts_of_weights(found):
             lines += [
                 "#pragma unroll",
                 f"{rows} {{",
