@@ -214,9 +214,8 @@ def test_how_recurrences_run(monkeypatch, on_the_double):
         "(clusters at one time: 66 of 2, 33 of 4, 16 of 8, 8 of 16 blocks), else CUDA graphs"
     )
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "tinygrad_rnn.doctor.findings.room", lambda xp, device: Room({1: 80}, 99 << 10)
-        )
+        module = sys.modules["tinygrad_rnn.doctor.findings"]  # which a function hides
+        patch.setattr(module, "room", lambda xp, device: Room({1: 80}, 99 << 10))
         assert "where that fits (no clusters of blocks), else" in recurrences().text
     monkeypatch.setitem(refusals, ONE_KERNEL, "one kernel: RuntimeError: no cluster")
     assert recurrences()[1:] == ("CUDA graphs", "one kernel: RuntimeError: no cluster")
