@@ -326,6 +326,17 @@ def added_out_of_step(W, U, V):
     return step
 
 
+def gate_of_all_units(U):
+    """A column of the product that belongs to no unit."""
+
+    def step(x, h):
+        a, b = (h @ U).split((h.shape[-1], U.shape[-1] - h.shape[-1]), -1)
+        h = (x + a).tanh() * b[:, :1]
+        return h, h
+
+    return step
+
+
 def multiplied_after_it_is_made(U):
     """The last step's state is multiplied when its successor is there already."""
 
@@ -388,6 +399,7 @@ OF_OTHERS = [
     Case("mirrored product last", mirrored_product_last, "B,D", "B,H", PLAIN),
     Case("columns out of step", columns_out_of_step, "B,D", "B,H", ("D,2H", "H,2H")),
     Case("added out of step", added_out_of_step, "B,D", "B,H", ("D,2H", "H,2H", "H,H")),
+    Case("gate of all units", gate_of_all_units, "B,H", "B,H", ("H,W",)),
     Case("multiplied after it is made", multiplied_after_it_is_made, "B,H", TWO, ("H,H",)),
     Case("product of a product", product_of_a_product, "B,D", TWO, (*PLAIN, "H,H")),
     Case("of other sequences", of_other_sequences, "B,D", "B,H", PLAIN),

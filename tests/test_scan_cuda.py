@@ -22,6 +22,7 @@ from tinygrad_rnn.scan.cuda import cublas, launches
 from tinygrad_rnn.scan.cuda import frame as frames
 from tinygrad_rnn.scan.cuda.clusters import Room
 from tinygrad_rnn.scan.cuda.schedule import Call, Gemm, Kernel
+from tinygrad_rnn.scan.cuda.source import can_be_written
 from tinygrad_rnn.scan.factors import gather_factors
 from tinygrad_rnn.scan.interpret import interpret
 from tinygrad_rnn.scan.pool import pool
@@ -528,6 +529,31 @@ def test_the_ways_to_run_a_loop_agree(monkeypatch, capsys):
         }[way] in said
     np.testing.assert_allclose(results["graph"], results["interpret"], atol=1e-12)
     np.testing.assert_array_equal(results["graph"], results["launches"])
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_memory_for_all_steps_is_for_what_the_loop_needs_or_makes(case):
+    """What is computed after the loop has memory of its own then, and gives it back."""
+    step = program_of(case, "float32")
+    for program in (step, pulled_back(step)):
+        plan = cuda.Plan(program)
+        parts = plan.parts
+        in_loop = {x for equation in parts.loop for x in equation.outputs}
+        read = {plan.root(x) for equation in parts.loop for x in equation.variables}
+        read |= {plan.root(x) for x in [*plan.next_carry, *parts.stacks]}
+        for x in plan.stacked - in_loop:
+            assert x in read or not can_be_written(x.equation), x
+
+
+def test_the_memory_of_layer_norms():
+    """Of a training step: so many times the gates of all steps, 4 H each."""
+    (case,) = (case for case in CASES if case.name == "LSTM layer norm")
+    T, B, H = 32, 4, 16
+    xs, h0, weights = case.leaves("float32", T=T, B=B, H=H, D=H)
+    pool.clear()
+    ys, _h = scan(case.cell(*weights), xs, h0)
+    torch.autograd.grad(ys, [xs, *weights], torch.ones(T, B, H))
+    assert 6 < sum(x.nbytes for x in pool._frames) / (T * B * 4 * H * 4) < 10
 
 
 def test_one_run_is_as_the_next_bit_for_bit():

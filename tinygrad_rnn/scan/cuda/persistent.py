@@ -129,7 +129,7 @@ def loop_of(plan: Plan) -> Loop | None:
     (shape,) = shapes
     if len(shape) != 2 or not all(shape):
         return None
-    if not all(_is_for_units(plan, product, *shape) for product in products):
+    if not all(_is_for_units(plan, product, shape[1]) for product in products):
         return None
     try:
         return _Reading(plan, shape).loop(step)
@@ -137,14 +137,13 @@ def loop_of(plan: Plan) -> Loop | None:
         return None
 
 
-def _is_for_units(plan: Plan, product: Equation, B: int, H: int) -> bool:
-    """Whether a product with a matrix that stays the same reads and gives some numbers per unit."""
+def _is_for_units(plan: Plan, product: Equation, H: int) -> bool:
+    """Whether a product is with a matrix that stays the same, and gives some columns for a unit."""
     left, right, out = *product.inputs[-2:], product.outputs[0]
     return (
         [len(x.shape) for x in (left, right, out)] == [2, 2, 2]
         and str(out.dtype) in _DTYPES
-        and out.shape[0] == B
-        and left.shape[1] % H == out.shape[1] % H == 0
+        and out.shape[1] % H == 0
         and plan.place(right).storage.kind == memory.FIXED
     )
 
@@ -248,10 +247,7 @@ class _Reading:
 
     def _part(self, x: Var, start: int) -> Place:
         """The place of as many columns of a value as there are units."""
-        place = self.plan.place(x)
-        if place.views:
-            raise _OfOthers
-        return place.part(start, start + self.shape[1])
+        return self.plan.place(x).part(start, start + self.shape[1])
 
     def _is_kept(self, x: Var) -> bool:
         """Whether a value is looked at after the loop."""

@@ -69,10 +69,11 @@ class Plan:
         }
         self.next_carry, claims = self._claims()
         made_before = {x for equation in parts.before for x in equation.outputs}
+        made_after = {x for equation in parts.after for x in equation.outputs}
         read = [*parts.stacks, *(x for e in parts.after for x in e.variables)]
         used = [*self.next_carry, *(x for e in parts.loop for x in e.variables)]
         read += [x for x in used if self.root(x) in made_before]
-        self.stacked = {root for root in map(self.root, read) if root not in self._inputs}
+        self.stacked = {self.root(x) for x in read if x not in made_after} - self._inputs
         self.loop = schedule(parts.loop, {*self.stacked, *self.next_carry})
         self.places: dict[Var, Place] = claims
         for kind, values in (
@@ -154,7 +155,11 @@ class Plan:
 
 
 def gathered(parts: Partition, program: Program) -> Partition:
-    """The partition, with the elementwise equations that a kernel of the loop takes along."""
+    """The partition, with what kernels of the loop take along.
+
+    Elementwise equations before the loop wait for those who use them, if all are in the loop, or
+    all after it: what they compute need not be kept.
+    """
     loop, after = _pulled(parts, program)
     before = list(parts.before)
     users: dict[Var, list[Equation | None]] = {}
@@ -164,14 +169,19 @@ def gathered(parts: Partition, program: Program) -> Partition:
     for x in [*parts.stacks, *program.outputs]:
         users.setdefault(x, []).append(None)
     in_loop: set[Equation | None] = set(loop)
+    late: set[Equation | None] = set(after)
     spaces = Spaces(loop)
     for equation in reversed(parts.before):
         if can_be_written(equation):
-            (y,) = equation.outputs
-            if all(user in in_loop and spaces.fuse(equation, user) for user in users.get(y, [])):
+            found = users.get(equation.outputs[0], [])
+            if all(user in in_loop and spaces.fuse(equation, user) for user in found):
                 before.remove(equation)
                 loop.insert(0, equation)
                 in_loop.add(equation)
+            elif all(user in late for user in found):
+                before.remove(equation)
+                after.insert(0, equation)
+                late.add(equation)
     return parts._replace(before=before, loop=loop, after=after)
 
 
