@@ -5,6 +5,7 @@ test that takes times compares two on the spot.
 """
 
 import gc
+import math
 import statistics
 import threading
 import time
@@ -13,12 +14,14 @@ import weakref
 
 import numpy as np
 import pytest
+from recurrent_cells import CASES
 
 import tinygrad_rnn as torch
 from tinygrad_rnn import nn, ops, optim
 from tinygrad_rnn.nn import functional as F
 from tinygrad_rnn.nn.recurrent import equations
 from tinygrad_rnn.scan import forget, scan
+from tinygrad_rnn.scan.pullback import pull_back
 from tinygrad_rnn.scan.replay.frame import Frame
 from tinygrad_rnn.scan.replay.plan import Plan
 from tinygrad_rnn.scan.scan import trace_step
@@ -179,6 +182,32 @@ def test_memory_does_not_grow_with_the_number_of_runs(built):
     tracemalloc.stop()
     assert sizes[9][0] == sizes[49][0]
     assert sizes[49][1] - sizes[9][1] < 40 * 20 * B * H * 4  # one value of all steps, each time
+
+
+@pytest.mark.parametrize(
+    ("name", "in_units", "others"),
+    [
+        ("RNN tanh", 2, 0),  # h, and the next one
+        ("LSTM", 7, 0),  # h, c, i, f, g, o, tanh(c)
+        ("GRU", 5, 0),  # h, r, z, n, and what r is multiplied with; not h - n
+        ("MGU", 3, 16),  # h, f, the candidate, and [h, x], [f * h, x]; not 1 - f, candidate - h
+        (
+            "LSTM layer norm",
+            16,
+            6,
+        ),  # h, c, gates, tanh(c); of norms, what is centred, by what scaled
+    ],
+)
+def test_what_is_kept_for_backward(name, in_units, others):
+    """So many values for each unit and other numbers, of a step; sums and products are not kept."""
+    (case,) = (case for case in CASES if case.name == name)
+    xs, h0, weights = case.leaves(B=1)
+    program = trace_step(case.cell(*weights), xs, h0).program()
+    pullback = pull_back(program, [True] * len(program.outputs), [True] * len(program.inputs))
+    given = set(program.sequences)
+    assert (
+        sum(math.prod(x.shape) for x in pullback.reads if x not in given) == in_units * 5 + others
+    )
 
 
 def test_checkpoints_save_memory():

@@ -3,7 +3,8 @@
 By the engine's own `backpropagate`, run on the step's equations while a `Trace` is listening: what
 the rules compute is written down, and that is the pulled-back step. It is a Program of the same
 form. Its carry is the cotangent of the carry, and what the rules read of the forward pass comes in
-as sequences.
+as sequences; but sums and products of what is read anyway are computed again, since that
+costs no more time than to keep and read them, and less memory.
 Read `program.py` and `autodiff.py` before this file.
 """
 
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 from tinygrad_rnn.autodiff import Edge, backpropagate
 from tinygrad_rnn.backend import filled
 from tinygrad_rnn.ops.broadcasting import broadcast_to
+from tinygrad_rnn.ops.elementwise import add, multiply, negative, subtract
 from tinygrad_rnn.ops.shape import reshape, transpose
 from tinygrad_rnn.program import Equation, Program, Trace, Var
 
@@ -47,9 +49,29 @@ def pull_back(program: Program, given: Sequence[bool], wanted: Sequence[bool]) -
     given: which outputs have cotangents. Those of the carry always have one, zeros if need be.
     wanted: for which inputs a cotangent is asked for.
     """
+    found = _pull_back(program, given, wanted, set())
+    reads, at_hand = {*found.reads}, {*program.sequences, *program.stacked}
+    again = {x for x in reads - at_hand if _is_arithmetic_of(x, reads)}
+    return _pull_back(program, given, wanted, again) if again else found
+
+
+def _is_arithmetic_of(x: Var, known: set[Var]) -> bool:
+    """Whether a value is a sum or a product of values that are known."""
+    equation = x.equation
+    return (
+        equation is not None
+        and equation.primitive in (add, subtract, multiply, negative)
+        and all(y in known for y in equation.variables)
+    )
+
+
+def _pull_back(
+    program: Program, given: Sequence[bool], wanted: Sequence[bool], again: set[Var]
+) -> Pullback:
+    """The pullback, in which the values `again` are computed, not read."""
     active = reached(program, wanted)
     trace = Trace()
-    forward = _Forward(program, trace)
+    forward = _Forward(program, trace, again)
     cotangents: dict[Edge, Any] = {}
 
     def seed(output: Var, name: str) -> Var:
@@ -133,17 +155,18 @@ class _Forward:
     """The step's values as the rules see them: stand-ins in the trace of the pullback.
 
     What varies with time is read of the forward pass; what only depends on constants is computed
-    again, and so are views. Nothing becomes a read that no rule asks for.
+    again, and so are views, and the values `again`. Nothing becomes a read that no rule asks for.
     """
 
     _VIEWS = (reshape, transpose, broadcast_to)
 
-    def __init__(self, program: Program, trace: Trace) -> None:
+    def __init__(self, program: Program, trace: Trace, again: set[Var]) -> None:
         self.program = program
         self.trace = trace
+        self.again = again
         self.reads: dict[Var, Var] = {}
         self.constants: dict[Var, Var] = {}
-        self._again: dict[Var, Any] = {}
+        self._made: dict[Var, Any] = {}
         self._fixed = set(program.constants)
         for equation in program.equations:
             if all(x in self._fixed for x in equation.variables):
@@ -175,12 +198,14 @@ class _Forward:
         equation = x.equation
         if equation is None and x in self._fixed:
             return self._input(self.constants, x)
-        if equation is not None and (x in self._fixed or equation.primitive in self._VIEWS):
-            if x not in self._again:
+        if equation is not None and (
+            x in self._fixed or x in self.again or equation.primitive in self._VIEWS
+        ):
+            if x not in self._made:
                 made = equation.primitive(*map(self.read, equation.inputs), **equation.params)
                 several = made if type(made) is list else [made]
-                self._again.update(zip(equation.outputs, several, strict=True))
-            return self._again[x]
+                self._made.update(zip(equation.outputs, several, strict=True))
+            return self._made[x]
         return self._input(self.reads, x)
 
     def _input(self, known: dict[Var, Var], x: Var) -> Var:
