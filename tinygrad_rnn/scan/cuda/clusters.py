@@ -62,14 +62,22 @@ def room(xp: Any, device: int) -> Room:
     processors, shared = properties["multiProcessorCount"], properties["sharedMemPerBlockOptin"]
     if properties["major"] < 9:
         return Room({1: processors}, shared)
-    probe = xp.RawKernel('extern "C" __global__ void probe() {}', "probe")
-    probe.max_dynamic_shared_size_bytes = shared
-    allow_any_size(xp, probe)
-    told = {blocks: _count(probe.kernel.ptr, blocks, shared) for blocks in _SIZES}
     # Where the driver does not say, as if all multiprocessors were neighbours.
-    guessed = {blocks: processors // blocks for blocks in _SIZES if blocks <= EVERYWHERE}
-    counts = guessed | {blocks: count for blocks, count in told.items() if count is not None}
+    counts = {blocks: processors // blocks for blocks in _SIZES if blocks <= EVERYWHERE}
+    counts.update(_told(xp, shared))
     return Room({1: processors, **counts}, shared)
+
+
+def _told(xp: Any, shared: int) -> dict[int, int]:
+    """What the driver says, as far as it does."""
+    try:
+        probe = xp.RawKernel('extern "C" __global__ void probe() {}', "probe")
+        probe.max_dynamic_shared_size_bytes = shared
+        allow_any_size(xp, probe)
+        counts = {blocks: _count(probe.kernel.ptr, blocks, shared) for blocks in _SIZES}
+    except Exception:  # of a driver or a compiler that is not as expected: in many ways
+        return {}
+    return {blocks: count for blocks, count in counts.items() if count is not None}
 
 
 def allow_any_size(xp: Any, kernel: Any) -> None:
@@ -82,16 +90,12 @@ def _count(function: int, blocks: int, shared: int) -> int | None:
     attribute = _Attribute(_DIMENSION, 0, (blocks, 1, 1))
     config = _Launch((blocks, 1, 1), (32, 1, 1), shared, None, ctypes.pointer(attribute), 1)
     count = ctypes.c_int()
-    ask = getattr(load(), "cuOccupancyMaxActiveClusters", None)
-    if ask is None or ask(ctypes.byref(count), ctypes.c_void_p(function), ctypes.byref(config)):
-        return None
-    return count.value
+    ask = load().cuOccupancyMaxActiveClusters
+    status = ask(ctypes.byref(count), ctypes.c_void_p(function), ctypes.byref(config))
+    return None if status else count.value
 
 
 @functools.cache
 def load() -> Any:
-    """The driver's library, which CuPy has loaded by now; None where it is called otherwise."""
-    try:
-        return ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
-    except OSError:
-        return None
+    """The driver's library, which CuPy has loaded by now."""
+    return ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
