@@ -36,8 +36,8 @@ OTHERS = [
     Case("two gates", two_gates, "B,D", "B,H", ("D,2H", "H,2H", "2H")),
     Case("two layers", two_layers, "B,D", ("B,H", "B,H"), ("D,H", "H,H", "H,H", "H,H")),
 ]
-LARGE = Room({1: 132, 2: 66, 4: 32, 8: 16, 16: 8}, 227 << 10)
-NONE_OF_16 = LARGE._replace(clusters={1: 132, 2: 66, 4: 32, 8: 16})
+LARGE = Room({1: 132, 2: 66, 4: 32, 8: 16}, 227 << 10)
+LARGER = LARGE._replace(clusters={**LARGE.clusters, 16: 8})
 KNOWN = {case.name: case for case in [*CASES, *OTHERS]}
 
 

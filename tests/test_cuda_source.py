@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import strict_double
-from persistent_loops import LARGE
+from persistent_loops import LARGER
 from recurrent_cells import CASES
 from strict_double.compiled import RawKernel, has_compiler
 from test_scan_cuda import pulled_back
@@ -273,7 +273,7 @@ def test_a_kernel_for_a_whole_loop_fits_in_registers(
     name, H, dtype, on_the_double, kernel_texts, monkeypatch
 ):
     """Forward and backward, at sizes that layers have. The loops are bound, and not run."""
-    monkeypatch.setattr(launches, "room", lambda xp, device: LARGE)
+    monkeypatch.setattr(launches, "room", lambda xp, device: LARGER)
     (case,) = (case for case in CASES if case.name == name)
     xs, h0, weights = case.leaves(dtype, T=1, B=64, H=H)
     step = trace_step(case.cell(*weights), xs, h0).program()

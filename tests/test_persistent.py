@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import strict_double
 from arrays import host, on_device
-from persistent_loops import KNOWN, LARGE, NONE_OF_16, check, frame_of, plans_of, step_of
+from persistent_loops import KNOWN, LARGE, LARGER, check, frame_of, plans_of, step_of
 from strict_double.compiled import RawKernel
 from test_scan_cuda import check_plan, inputs_of, pulled_back
 
@@ -355,7 +355,7 @@ def loop_at(name, B, H, pulled=False):
 )
 def test_blocks_of_a_cluster(name, B, H, blocks, all_held):
     for pulled in (False, True):
-        tile = tile_of(loop_at(name, B, H, pulled), LARGE)
+        tile = tile_of(loop_at(name, B, H, pulled), LARGER)
         assert (tile and tile.blocks) == blocks
         assert tile is None or (tile.rest == 0) == all_held
 
@@ -363,9 +363,9 @@ def test_blocks_of_a_cluster(name, B, H, blocks, all_held):
 def test_weights_are_in_shared_memory_where_clusters_are_small():
     """There is room for them, up to some size; the fewer of them, the better."""
     for H, rest in ((256, False), (320, True), (512, None)):
-        tile = tile_of(loop_at("LSTM", 64, H), NONE_OF_16)
+        tile = tile_of(loop_at("LSTM", 64, H), LARGE)
         assert (tile and tile.rest > 0) == rest
-    smaller = NONE_OF_16._replace(shared=99 << 10)
+    smaller = LARGE._replace(shared=99 << 10)
     assert tile_of(loop_at("LSTM", 64, 320), smaller) is None
 
 
@@ -375,7 +375,7 @@ def test_without_clusters_a_loop_must_fit_one_block(H, fits):
     assert (tile is not None and tile.blocks == 1) if fits else tile is None
 
 
-ROOMS = (LARGE, Room({1: 8, 2: 4, 4: 2, 8: 1}, 99 << 10), Room({1: 80}, 163 << 10))
+ROOMS = (LARGER, Room({1: 8, 2: 4, 4: 2, 8: 1}, 99 << 10), Room({1: 80}, 163 << 10))
 
 
 @pytest.mark.parametrize("pulled", [False, True], ids=["step", "pullback"])
