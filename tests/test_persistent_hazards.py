@@ -168,6 +168,29 @@ def with_a_part_handed_on(U):
     return step
 
 
+def last_input_in_a_part(U):
+    """The next step reads a sequence's value of this one, which only the state has by then."""
+
+    def step(x, h):
+        _, last = h.chunk(2, -1)
+        new = (h @ U + last).tanh()
+        return new, torch.cat([new, x], -1)
+
+    return step
+
+
+def input_in_a_part(U, R):
+    """So does a later kernel of the same step."""
+
+    def step(x, h):
+        both = torch.cat([(h @ U).tanh(), x], -1)
+        _, given = both.chunk(2, -1)
+        h = (both @ R + 0.5 * given).tanh()
+        return h, h
+
+    return step
+
+
 def product_kept(W, U):
     """The product is an output."""
 
@@ -385,6 +408,8 @@ RIGHT = [
     Case("side by side", side_by_side, "B,D", "B,2H", ("D,4H", "2H,4H")),
     Case("with a part of itself", with_a_part_of_itself, "B,D", "B,2H", ("D,2H", "2H,2H")),
     Case("with a part handed on", with_a_part_handed_on, "B,H", "B,2H", ("2H,H",)),
+    Case("last input in a part", last_input_in_a_part, "B,H", "B,2H", ("2H,H",)),
+    Case("input in a part", input_in_a_part, "B,H", "B,H", ("H,H", "2H,H")),
     Case("product kept", product_kept, "B,D", "B,H", ("D,2H", "H,2H")),
     Case("part kept", part_kept, "B,D", "B,H", ("D,2H", "H,2H")),
     Case("product read afterwards", product_read_afterwards, "B,D", "B,H", (*PLAIN, "H,P")),

@@ -197,8 +197,7 @@ class _Writer:
         """Each read is after the last kernel that needs the old value, or at the end of a step."""
         loop, end = self.loop, len(self.loop.step)
         kernels = {n: set(x.loads) for n, x in enumerate(loop.step) if isinstance(x, Kernel)}
-        bases = (x for product in loop.products for x in product.base)
-        passed_on = {*loop.passed.values(), *loop.carried.values(), *bases}
+        passed_on = {*loop.passed.values(), *loop.carried.values()}
         for x, number in self.numbers.items():
             if self.moves[number] and x not in loop.carried:
                 last = max(n for n, loads in kernels.items() if x in loads)
