@@ -179,6 +179,17 @@ def last_input_in_a_part(U):
     return step
 
 
+def shifted(U):
+    """A state of three parts, each of which becomes the next one: all of them at once."""
+
+    def step(x, h):
+        a, b, c = h.chunk(3, -1)
+        new = (x + h @ U + c).tanh()
+        return new, torch.cat([new, a, b], -1)
+
+    return step
+
+
 def input_in_a_part(U, R):
     """So does a later kernel of the same step."""
 
@@ -409,6 +420,7 @@ RIGHT = [
     Case("with a part of itself", with_a_part_of_itself, "B,D", "B,2H", ("D,2H", "2H,2H")),
     Case("with a part handed on", with_a_part_handed_on, "B,H", "B,2H", ("2H,H",)),
     Case("last input in a part", last_input_in_a_part, "B,H", "B,2H", ("2H,H",)),
+    Case("shifted", shifted, "B,H", "B,3H", ("3H,H",)),
     Case("input in a part", input_in_a_part, "B,H", "B,H", ("H,H", "2H,H")),
     Case("product kept", product_kept, "B,D", "B,H", ("D,2H", "H,2H")),
     Case("part kept", part_kept, "B,D", "B,H", ("D,2H", "H,2H")),
