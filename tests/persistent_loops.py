@@ -5,6 +5,7 @@ from test_scan_cuda import check_plan, pulled_back
 
 from tinygrad_rnn.scan import cuda
 from tinygrad_rnn.scan.cuda.clusters import Room
+from tinygrad_rnn.scan.cuda.plan import ONE_KERNEL, refusals
 from tinygrad_rnn.scan.pool import pool
 from tinygrad_rnn.scan.scan import trace_step
 
@@ -57,7 +58,9 @@ def check(program, length=5, reverse=False, runs=3):
     """Some runs of a loop that one kernel runs, against `interpret`; gives the plan."""
     plan = cuda.Plan(program)
     assert plan.persistent is not None
-    return check_plan(plan, program, length, reverse, runs)
+    check_plan(plan, program, length, reverse, runs)
+    assert ONE_KERNEL not in refusals
+    return plan
 
 
 def frame_of(plan):

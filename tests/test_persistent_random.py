@@ -15,6 +15,7 @@ from test_scan_cuda import check_plan, pulled_back
 
 import tinygrad_rnn as torch
 from tinygrad_rnn.scan import cuda
+from tinygrad_rnn.scan.pool import pool
 from tinygrad_rnn.scan.scan import trace_step
 
 pytestmark = pytest.mark.usefixtures("one_kernel")
@@ -95,6 +96,7 @@ def check_if_it_can(program, reverse):
     plan = cuda.Plan(program)
     assume(plan.persistent is not None)
     check_plan(plan, program, 3, reverse, runs=2)
+    assert pool.newest.executor == "kernel"
 
 
 @settings(max_examples=30)
