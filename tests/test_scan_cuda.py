@@ -545,6 +545,33 @@ def test_memory_for_all_steps_is_for_what_the_loop_needs_or_makes(case):
             assert x in read or not can_be_written(x.equation), x
 
 
+def split_by_rows(x, h):
+    """A product of which the loop needs some sequences only."""
+    z = h @ x
+    first, others = z.split((1, h.shape[0] - 1), 0)
+    return others, (h + first).tanh()
+
+
+def split_and_whole(x, h):
+    """One of which it needs some columns, and which is looked at as a whole, too."""
+    z = h @ x
+    a, b = z.split((1, z.shape[-1] - 1), -1)
+    return (z, b), (h + a).tanh()
+
+
+@pytest.mark.parametrize("cell", [split_by_rows, split_and_whole])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_products_that_are_split(cell, fixed):
+    """With the same matrix at all steps, and with one of each step."""
+    rng = np.random.default_rng(0)
+    W = torch.tensor(rng.standard_normal((4, 4)) * 0.3)
+    xs, h = torch.tensor(rng.standard_normal((5, 4, 4)) * 0.3), torch.tensor(rng.random((4, 4)))
+    step = (lambda x, h: cell(W, h)) if fixed else cell
+    program = trace_step(step, xs, h).program()
+    check(program, 5)
+    check(pulled_back(program), 5)
+
+
 def test_the_memory_of_layer_norms():
     """Of a training step: so many times the gates of all steps, 4 H each."""
     (case,) = (case for case in CASES if case.name == "LSTM layer norm")

@@ -223,11 +223,18 @@ class RawKernel:
     ):
         self.code = code
         self.name = name
-        self.max_dynamic_shared_size_bytes = 48 << 10
 
     @functools.cached_property
     def kernel(self):
         return Function()
+
+    @property
+    def max_dynamic_shared_size_bytes(self):
+        return self.kernel.shared
+
+    @max_dynamic_shared_size_bytes.setter
+    def max_dynamic_shared_size_bytes(self, size):
+        self.kernel.shared = size
 
     @functools.cached_property
     def _launcher(self):

@@ -26,6 +26,7 @@ class Function:
     def __init__(self):
         self.ptr = next(_numbers)
         self.any_cluster_size = False
+        self.shared = 48 << 10  # bytes that a launch may ask for
         _functions[self.ptr] = self
 
 
@@ -49,6 +50,8 @@ class Library:
             for at, size in ((24, 4), (40, 8), (48, 4))
         )
         if len(given) != 56 or number != 1 or function.value not in _functions:
+            return INVALID_VALUE
+        if shared > _functions[function.value].shared:
             return INVALID_VALUE
         attribute = ctypes.string_at(attributes, 72)
         kind, *cluster = (int.from_bytes(attribute[at : at + 4], "little") for at in (0, 8, 12, 16))
