@@ -22,6 +22,7 @@ from tinygrad_rnn.nn import functional as F
 from tinygrad_rnn.nn.recurrent import equations
 from tinygrad_rnn.scan import forget, scan
 from tinygrad_rnn.scan.pullback import pull_back
+from tinygrad_rnn.scan.recurrence import Recurrence
 from tinygrad_rnn.scan.replay.frame import Frame
 from tinygrad_rnn.scan.replay.plan import Plan
 from tinygrad_rnn.scan.scan import trace_step
@@ -208,6 +209,22 @@ def test_what_is_kept_for_backward(name, in_units, others):
     assert (
         sum(math.prod(x.shape) for x in pullback.reads if x not in given) == in_units * 5 + others
     )
+
+
+def test_what_is_kept_is_enough_for_any_cotangents():
+    """For one output only, too: else the forward pass would run again for its gradient."""
+
+    def cell(x, h):
+        a, b = (x + h).tanh(), (x * h).sigmoid()
+        return ((a + b).sin(), a.sin(), b.sin()), 0.5 * h  # a + b is kept as a and b
+
+    program = trace_step(cell, numbers(3, B, H), numbers(B, H)).program()
+    keeping = Recurrence(program).keeping((True, True))
+    for places in ([0], [1], [2], [0, 2], [0, 1, 2]):
+        given = [number - 1 in places for number in range(len(keeping.program.outputs))]
+        reads = pull_back(keeping.program, given, (True, True)).reads
+        assert reads
+        assert set(reads) <= {*keeping.program.sequences, *keeping.program.stacked}
 
 
 def test_checkpoints_save_memory():

@@ -3,8 +3,8 @@
 By the engine's own `backpropagate`, run on the step's equations while a `Trace` is listening: what
 the rules compute is written down, and that is the pulled-back step. It is a Program of the same
 form. Its carry is the cotangent of the carry, and what the rules read of the forward pass comes in
-as sequences; but sums and products of what is read anyway are computed again, since that
-costs no more time than to keep and read them, and less memory.
+as sequences; but sums and products of what is there anyway are computed again, since that costs no
+more time than to keep and read them, and less memory.
 Read `program.py` and `autodiff.py` before this file.
 """
 
@@ -50,8 +50,9 @@ def pull_back(program: Program, given: Sequence[bool], wanted: Sequence[bool]) -
     wanted: for which inputs a cotangent is asked for.
     """
     found = _pull_back(program, given, wanted, set())
-    reads, at_hand = {*found.reads}, {*program.sequences, *program.stacked}
-    again = {x for x in reads - at_hand if _is_arithmetic_of(x, reads)}
+    at_hand = {*program.sequences, *program.stacked}
+    known = at_hand | {*found.reads}
+    again = {x for x in found.reads if x not in at_hand and _is_arithmetic_of(x, known)}
     return _pull_back(program, given, wanted, again) if again else found
 
 
