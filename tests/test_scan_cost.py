@@ -215,12 +215,12 @@ def test_what_is_kept_is_enough_for_any_cotangents():
     """For one output only, too: else the forward pass would run again for its gradient."""
 
     def cell(x, h):
-        a, b = (x + h).tanh(), (x * h).sigmoid()
-        return ((a + b).sin(), a.sin(), b.sin()), 0.5 * h  # a + b is kept as a and b
+        a, b = (x + h).sin(), (x * h).cos()
+        return ((a + b).sin(), a * b), 0.5 * h  # a + b is kept as a and b
 
     program = trace_step(cell, numbers(3, B, H), numbers(B, H)).program()
     keeping = Recurrence(program).keeping((True, True))
-    for places in ([0], [1], [2], [0, 2], [0, 1, 2]):
+    for places in ([0], [1], [0, 1]):
         given = [number - 1 in places for number in range(len(keeping.program.outputs))]
         reads = pull_back(keeping.program, given, (True, True)).reads
         assert reads
