@@ -163,7 +163,8 @@ class ndarray:
         silently(operator.setitem, self.host, index, value)
         if any(isinstance(x, np.ndarray) for x in (index if type(index) is tuple else (index,))):
             # Threads write in any order: here the first of several for one place comes last.
-            written = np.broadcast_to(value, self.host[index].shape)
+            shape, value = self.host[index].shape, np.asarray(value)
+            written = np.broadcast_to(value.reshape(value.shape[-len(shape) :]), shape)
             places = np.arange(self.size).reshape(self.shape)[index]
             self.host.flat[places.reshape(-1)[::-1]] = written.reshape(-1)[::-1]
 

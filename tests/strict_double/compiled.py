@@ -173,7 +173,10 @@ extern "C" void run_on_the_host(unsigned blocks, unsigned threads, unsigned shar
       left = 0;
       for (unsigned t = 0; t < all; t++) left += !fibers[t].done;
     }}
-    for (unsigned b = 0; b < cluster; b++) free(memory_of_block[b]);
+    for (unsigned b = 0; b < cluster; b++) {{
+      memset(memory_of_block[b], 0, shared);  // else who gets it next finds what is not a number
+      free(memory_of_block[b]);
+    }}
   }}
 }}
 """
