@@ -259,7 +259,7 @@ def parameters(function):
 
 
 # The double's own names: its files, and what tests say to it.
-OWN = {"compiled", "cublas", "functions", "runtime", "special"}
+OWN = {"compiled", "cublas", "driver", "functions", "runtime", "special"}
 
 
 def test_every_name_is_cupys(cupy):
@@ -278,6 +278,11 @@ def test_parameters_of_functions_are_cupys(cupy, name):
         assert set(ours[2:]) <= set(theirs)
     else:
         assert ours == theirs[: len(ours)]
+
+
+def test_parameters_of_the_driver_are_cupys(cupy):
+    theirs = parameters(cupy.cuda.driver.funcSetAttribute)
+    assert parameters(xp.cuda.driver.funcSetAttribute) == theirs
 
 
 UFUNCS = [n for n in names(xp) if type(getattr(xp, n)).__name__ == "ufunc"]
