@@ -55,6 +55,13 @@ def test_one_kernel_runs_two_products_in_turn(name, dtype):
     assert found == [there, back, there]
 
 
+def test_one_kernel_runs_two_layers():
+    """Both states are multiplied at once, and then what the lower layer has computed."""
+    found = [in_words(plan.persistent) for plan in plans_of(KNOWN["two layers"])]
+    there = "product product kernel product kernel"
+    assert found == [there, "kernel product kernel product", there]
+
+
 @pytest.mark.parametrize("name", [*ONE_PRODUCT, *TWO_PRODUCTS])
 def test_no_kernel_runs_double_precision(name):
     """Half as many weights would fit in registers, and products by thread are slow."""

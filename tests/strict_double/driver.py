@@ -15,9 +15,7 @@ INVALID_VALUE, INVALID_CLUSTER_SIZE = 1, 912
 _NON_PORTABLE_CLUSTER_SIZE_ALLOWED = 14
 _CLUSTER_DIMENSION = 4
 _numbers = itertools.count(1)
-
-
-_functions = {}
+_functions = {}  # by number
 
 
 class Function:

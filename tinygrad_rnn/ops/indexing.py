@@ -127,7 +127,7 @@ def assign(xp: Any, x: Array, index: Any, value: Any) -> None:
         return
     index, outside = _inside(xp, x.shape, index)
     if getattr(value, "size", 1) > 1 and _may_repeat(index):
-        value = _settled(xp, x[index].shape, value, *_last_writers(xp, x.shape, index))
+        value = _settled(xp, value, *_last_writers(xp, x.shape, index))
     x[index] = value
     if outside is not None:
         x[...] = _spoilt(xp, x, outside)
@@ -139,28 +139,26 @@ def _may_repeat(index: Any) -> bool:
     return any(isinstance(part, list) or (is_array(part) and not _is_mask(part)) for part in parts)
 
 
-def _last_writers(xp: Any, shape: tuple[int, ...], index: Any) -> tuple[tuple[int, ...], Array]:
-    """Of all that is written at an index, which one stays where it is written, counted in order.
+def _last_writers(xp: Any, shape: tuple[int, ...], index: Any) -> tuple[Array, tuple[int, ...]]:
+    """Of all that is written at an index, the number of the one that stays where it is written.
 
-    Counted are elements, or whole rows if the index only names some of those; and their shape.
+    Numbered, in order, are elements, or whole rows if the index only names some of those; and the
+    shape of each. shape: of the array that is written into.
     """
     parts = index if isinstance(index, tuple) else (index,)
-    by_rows = all(_may_repeat(part) for part in parts)
-    shape = shape[: len(parts)] if by_rows else shape
-    places = xp.arange(math.prod(shape)).reshape(shape)[index]
+    named = len(parts) if all(_may_repeat(part) for part in parts) else len(shape)
+    places = xp.arange(math.prod(shape[:named])).reshape(shape[:named])[index]
     flat = places.reshape(-1)
     order = xp.argsort(flat, kind="stable")
-    return places.shape, order[xp.searchsorted(flat[order], flat, side="right") - 1]
+    last = order[xp.searchsorted(flat[order], flat, side="right") - 1]
+    return last.reshape(places.shape), shape[named:]
 
 
-def _settled(
-    xp: Any, shape: tuple[int, ...], value: Array, counted: tuple[int, ...], last: Array
-) -> Array:
-    """What is written, of this shape, with the one that stays in place of all that do not."""
+def _settled(xp: Any, value: Array, last: Array, row: tuple[int, ...]) -> Array:
+    """What is written, with the one that stays in place of all that do not."""
+    shape = (*last.shape, *row)
     value = value.reshape(value.shape[max(0, value.ndim - len(shape)) :])  # axes of 1 in front
-    written = xp.broadcast_to(value, shape)
-    rows = written.reshape(last.size, *shape[len(counted) :])
-    return rows[last].reshape(shape)
+    return xp.broadcast_to(value, shape).reshape(last.size, *row)[last]
 
 
 def _put_value_rule(g: Any, _y: Any, x_shape: Any, value_shape: Any, *, index: Any) -> Any:
@@ -178,11 +176,9 @@ def _where_it_stays(read: Any, shape: tuple[int, ...], index: Any) -> Any:
     """What is read at an index, with zeros where something else was written later."""
     parts = index if isinstance(index, tuple) else (index,)
     xp = namespace(*(part for part in parts if is_array(part)))
-    counted, last = _last_writers(xp, shape, index)
-    stays = (last == xp.arange(last.size)).reshape(
-        counted + (1,) * (len(read.shape) - len(counted))
-    )
-    return where(stays, read, 0)
+    last, row = _last_writers(xp, shape, index)
+    stays = last == xp.arange(last.size).reshape(last.shape)
+    return where(stays.reshape(last.shape + (1,) * len(row)), read, 0)
 
 
 #: y = a copy of x with `value` written at `index`: assignment without touching x.

@@ -161,6 +161,7 @@ class _Reading:
 
     def __init__(self, plan: Plan, shape: tuple[int, ...]) -> None:
         self.plan, self.shape = plan, shape
+        self.units = shape[1]
         self.made: dict[Place, tuple[Made, int]] = {}
         after = (x for equation in plan.parts.after for x in equation.variables)
         self.looked_at = {plan.root(x) for x in [*plan.parts.stacks, *plan.next_carry, *after]}
@@ -195,8 +196,8 @@ class _Reading:
         carried = self.plan.place(left).storage.kind == memory.BEFORE
         handed = [] if carried else self._handed(self.plan.place(left))
         base = []
-        for column in range(out.shape[1] // self.shape[1]):
-            place = self._part(out, column * self.shape[1])
+        for column in range(out.shape[1] // self.units):
+            place = self._part(out, column * self.units)
             found, _ = self.made.get(place, (None, 0))
             if found is None:
                 self._check(place)
@@ -216,8 +217,8 @@ class _Reading:
     def _handed(self, place: Place) -> list[tuple[Var, int]]:
         """The values at the place of a left operand, side by side, and what makes them."""
         handed = []
-        for start in range(place.start, place.stop, self.shape[1]):
-            part = place._replace(start=start, stop=start + self.shape[1])
+        for start in range(place.start, place.stop, self.units):
+            part = place._replace(start=start, stop=start + self.units)
             value, maker = self.made.get(part, (None, 0))
             if not isinstance(value, Var):
                 raise _OfOthers
@@ -247,7 +248,7 @@ class _Reading:
 
     def _part(self, x: Var, start: int) -> Place:
         """The place of as many columns of a value as there are units."""
-        return self.plan.place(x).part(start, start + self.shape[1])
+        return self.plan.place(x).part(start, start + self.units)
 
     def _is_kept(self, x: Var) -> bool:
         """Whether a value is looked at after the loop."""
