@@ -15,6 +15,7 @@ import strict_double.cublas
 import strict_double.driver
 import strict_double.special
 from hypothesis import HealthCheck, settings
+from strict_double import nvrtc
 from strict_double.compiled import has_compiler
 
 from tinygrad_rnn import backend
@@ -129,6 +130,20 @@ def _computing_on(param):
     refusals.clear()
     refusals.update(known)
     patch.undo()
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--ptx",
+        action="store_true",
+        help="on the double of CuPy, run what NVIDIA's compiler makes of kernels",
+    )
+
+
+def pytest_configure(config):
+    strict_double.compiled.as_ptx = config.getoption("ptx")
+    if strict_double.compiled.as_ptx and nvrtc.library() is None:
+        raise pytest.UsageError("--ptx needs NVIDIA's compiler: pip install nvidia-cuda-nvrtc")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -59,7 +59,7 @@ def check(program, length=5, reverse=False, runs=3):
     plan = cuda.Plan(program)
     assert plan.persistent is not None
     check_plan(plan, program, length, reverse, runs)
-    assert ONE_KERNEL not in refusals
+    assert ONE_KERNEL not in refusals, refusals[ONE_KERNEL]
     return plan
 
 

@@ -4,16 +4,14 @@ What a kernel computes on a GPU is this text. Here it runs on the host, on ordin
 those where C and NumPy part ways: NaN, infinities, zeros, negative divisors.
 """
 
-import ctypes
-import importlib.util
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import strict_double
 from persistent_loops import LARGER
 from recurrent_cells import CASES
+from strict_double import nvrtc
 from strict_double.compiled import RawKernel, has_compiler
 from test_scan_cuda import pulled_back
 
@@ -168,49 +166,16 @@ def test_indices_are_as_wide_as_they_must_be():
 # --- compiled as for a GPU ------------------------------------------------------------------------
 
 
-def nvrtc():
-    """NVIDIA's run-time compiler from the wheel nvidia-cuda-nvrtc, which needs no GPU; or None."""
-    if importlib.util.find_spec("nvidia") is None:
-        return None
-    found = [
-        path
-        for folder in importlib.util.find_spec("nvidia").submodule_search_locations
-        for path in sorted(Path(folder).glob("**/libnvrtc.so*"))
-    ]
-    return ctypes.CDLL(str(found[0])) if found else None
-
-
 def compiled_for(architecture, text):
-    """A text compiled with the options that CuPy gives: its PTX, and what the compiler logs.
-
-    `architecture` is that of a GPU, so machine code is made too, and registers are counted.
-    """
-    library, program = nvrtc(), ctypes.c_void_p()
-    source = text.encode()
-    assert not library.nvrtcCreateProgram(ctypes.byref(program), source, b"kernel", 0, None, None)
-    options = [
-        b"--std=c++17",
-        b"-ftz=true",
-        b"--ptxas-options=-v",
-        f"-arch={architecture}".encode(),
-    ]
-    given = (ctypes.c_char_p * len(options))(*options)
-    status = library.nvrtcCompileProgram(program, len(options), given)
-
-    def told(what):
-        size = ctypes.c_size_t()
-        getattr(library, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
-        buffer = ctypes.create_string_buffer(size.value)
-        getattr(library, f"nvrtcGet{what}")(program, buffer)
-        return buffer.value.decode()
-
-    log = told("ProgramLog")
-    assert status == 0, f"{log}\n{text}"
+    """The PTX of a text, of whose values none is kept elsewhere for lack of registers."""
+    code, log = nvrtc.compiled(architecture, text)
     assert "0 bytes spill stores" in log, f"{log}\n{text}"
-    return told("PTX")
+    return code
 
 
-needs_nvrtc = pytest.mark.skipif(nvrtc() is None, reason="the wheel nvidia-cuda-nvrtc is not there")
+needs_nvrtc = pytest.mark.skipif(
+    nvrtc.library() is None, reason="the wheel nvidia-cuda-nvrtc is not there"
+)
 
 
 @needs_nvrtc

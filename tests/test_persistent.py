@@ -132,6 +132,14 @@ def test_weights_in_shared_memory(name, H, pulled, gpu):
     assert tile_of(plan.persistent, room).rest > 0
 
 
+@pytest.mark.parametrize(("name", "H"), [("LSTM", 128), ("GRU", 384), ("MGU", 256)])
+def test_sizes_that_layers_have(name, H, gpu):
+    gpu(LARGER)
+    step = step_of(KNOWN[name], B=11, H=H, D=8)
+    for program, reverse in ((step, False), (pulled_back(step), True)):
+        check(program, 3, reverse, runs=2)
+
+
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize(
     "name", [*ONE_PRODUCT, *TWO_PRODUCTS, "two layers", "tokens", "masked pair", "module"]

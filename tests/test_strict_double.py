@@ -259,7 +259,7 @@ def parameters(function):
 
 
 # The double's own names: its files, and what tests say to it.
-OWN = {"compiled", "cublas", "driver", "functions", "runtime", "special"}
+OWN = {"compiled", "cublas", "driver", "functions", "nvrtc", "ptx", "runtime", "special"}
 
 
 def test_every_name_is_cupys(cupy):

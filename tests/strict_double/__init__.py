@@ -4,8 +4,8 @@ It finds, on a machine without a GPU, code that would fail or stall on one. It i
 fake of the whole of CuPy: it has what the library uses, and raises where CuPy would convert, wrap
 around or transfer in silence. The fixture `device` of `conftest.py` puts it in CuPy's place.
 `array.py` has the array and what it refuses, `functions.py` the functions, `cuda.py` the devices,
-`compiled.py` the kernels, `driver.py` what the driver says of them, `cublas.py` the products of
-matrices that CUDA graphs can hold.
+`compiled.py` the kernels, `ptx.py` what NVIDIA's compiler makes of them, `driver.py` what the
+driver says of them, `cublas.py` the products of matrices that CUDA graphs can hold.
 """
 
 from numpy import (

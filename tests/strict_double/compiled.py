@@ -3,9 +3,9 @@
 The text is the one that a GPU would get; only the words that g++ does not know are defined. Threads
 run one after the other. Where they wait for each other (`__syncthreads`, shuffles within a warp)
 they are fibers, of which a warp runs as far as it comes, so that a missing wait is found; so are
-the threads of a cluster's blocks. As
-CuPy, a call does not look at the types that the text declares, so the double does: a Python int is
-8 bytes, a Python float a double.
+the threads of a cluster's blocks. With `pytest --ptx` NVIDIA's compiler reads the text first, and
+what it makes of it is run (ptx.py). As CuPy, a call does not look at the types that the text
+declares, so the double does: a Python int is 8 bytes, a Python float a double.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from strict_double import cuda
+from strict_double import cuda, nvrtc, ptx
 from strict_double.array import ndarray
 from strict_double.driver import Function
 
@@ -95,8 +95,9 @@ static Fiber fibers[MOST];
 static Barrier of_cluster, of_blocks[16], of_warps[MOST / 32];
 static double passed[MOST];
 static ucontext_t scheduler;
-static unsigned current, first_block, cluster, progress;
+static unsigned current, first_block, cluster, clusters, bytes_of_block, progress;
 static char* memory_of_block[16];
+static char refusal[200];  // why a launch stops
 #define threadIdx (Index{current % blockDim.x, 0, 0})
 #define blockIdx (Index{first_block + current / blockDim.x, 0, 0})
 static void arrive_at(Barrier& barrier, unsigned size) {
@@ -139,13 +140,17 @@ static void fiber() {{
   progress++;
   swapcontext(&fibers[current].context, &scheduler);
 }}
-extern "C" void run_on_the_host(unsigned blocks, unsigned threads, unsigned shared{declared}) {{
+extern "C" const char* run_on_the_host(
+    unsigned blocks, unsigned threads, unsigned shared{declared}) {{
   gridDim = {{blocks, 1, 1}};
   blockDim = {{threads, 1, 1}};
   cluster = {cluster};
+  strcpy(refusal, "");
+  bytes_of_block = shared;
   {holding}
   for (first_block = 0; first_block < blocks; first_block += cluster) {{
     const unsigned all = cluster * threads, warps = (all + 31) / 32;
+    clusters++;
     for (unsigned b = 0; b < cluster; b++) {{
       memory_of_block[b] = (char*)aligned_alloc(16, (shared + 15) / 16 * 16);
       memset(memory_of_block[b], 0xff, shared);  // not a number
@@ -159,7 +164,8 @@ extern "C" void run_on_the_host(unsigned blocks, unsigned threads, unsigned shar
       f.context.uc_stack.ss_size = STACK;
       makecontext(&f.context, fiber, 0);
     }}
-    for (unsigned left = all, turn = 0; left; turn++) {{
+    for (unsigned left = all, turn = 0, idle = 0; left; turn++) {{
+      const unsigned before_turn = progress;
       // One warp runs as far as it comes while the others wait, another one every turn.
       const unsigned start = (turn * 7 + turn / warps) % warps * 32;
       for (unsigned before = ~progress; before != progress;) {{
@@ -168,8 +174,11 @@ extern "C" void run_on_the_host(unsigned blocks, unsigned threads, unsigned shar
           current = start + (turn % 2 ? 31 - k : k);
           if (current < all && !fibers[current].done)
             swapcontext(&scheduler, &fibers[current].context);
+          if (*refusal) return refusal;
         }}
       }}
+      idle = progress == before_turn ? idle + 1 : 0;
+      if (idle > warps * warps) return "the threads wait for each other forever";
       left = 0;
       for (unsigned t = 0; t < all; t++) left += !fibers[t].done;
     }}
@@ -178,6 +187,11 @@ extern "C" void run_on_the_host(unsigned blocks, unsigned threads, unsigned shar
       free(memory_of_block[b]);
     }}
   }}
+  for (unsigned t = 0; t < cluster * threads; t++) {{
+    free(fibers[t].stack);
+    fibers[t].stack = nullptr;
+  }}
+  return refusal;
 }}
 """
 _KINDS = {  # of parameters: ctypes' type, and what a call may give
@@ -192,6 +206,7 @@ _KINDS = {  # of parameters: ctypes' type, and what a call may give
     "float": (ctypes.c_float, np.float32),
 }
 _folder = None
+as_ptx = False  # whether NVIDIA's compiler comes first: `pytest --ptx`
 
 
 def has_compiler():
@@ -241,15 +256,11 @@ class RawKernel:
 
     @functools.cached_property
     def _launcher(self):
-        pattern = rf"__global__\s+void\s+(?:__\w+__\([^)]*\)\s+)*{self.name}\s*\(([^)]*)\)"
-        found = re.search(pattern, self.code)
-        if not found:
-            raise cuda.CUDARuntimeError(f"named symbol not found: {self.name}")
-        parameters = [" ".join(text.split()) for text in found[1].split(",") if text.strip()]
-        names = [re.search(r"\w+$", text)[0] for text in parameters]
-        types = [text[: -len(name)] for text, name in zip(parameters, names, strict=True)]
         cluster = re.search(r"__cluster_dims__\((\d+)", self.code)
-        together = "__syncthreads" in self.code or cluster is not None
+        together = as_ptx or "__syncthreads" in self.code or cluster is not None
+        code = ptx.translated(nvrtc.compiled("compute_90", self.code)[0]) if as_ptx else self.code
+        names, types = self._parameters(code)
+        parameters = [f"{kind} {name}" for kind, name in zip(types, names, strict=True)]
         runner = (RUN_TOGETHER if together else RUN_ALONE).format(
             name=self.name,
             declared="".join(f", {text}" for text in parameters),
@@ -259,13 +270,24 @@ class RawKernel:
             holding=" ".join(f"g_{name} = {name};" for name in names),
             cluster=cluster[1] if cluster else 1,
         )
-        text = HOST + (TOGETHER if together else ALONE) + self.code + runner
+        text = HOST + (TOGETHER if together else ALONE) + code + runner
         function = compiled(text).run_on_the_host
-        kinds = [re.sub(r"\bconst\b", "", text).strip() for text in types]
+        kinds = [re.sub(r"\bconst\b", "", text).strip() for text in self._parameters(self.code)[1]]
         types = [ctypes.c_void_p if "*" in kind else _KINDS[kind][0] for kind in kinds]
         function.argtypes = [*[ctypes.c_uint32] * 3, *types]
-        function.restype = None
+        function.restype = ctypes.c_char_p if together else None
+        function.errcheck = _check
         return function, kinds
+
+    def _parameters(self, code):
+        """The names and the types of what a text says that the kernel takes."""
+        pattern = rf"__global__\s+void\s+(?:__\w+__\([^)]*\)\s+)*{self.name}\s*\(([^)]*)\)"
+        found = re.search(pattern, code)
+        if not found:
+            raise cuda.CUDARuntimeError(f"named symbol not found: {self.name}")
+        texts = [" ".join(text.split()) for text in found[1].split(",") if text.strip()]
+        names = [re.search(r"\w+$", text)[0] for text in texts]
+        return names, [text[: -len(name)].strip() for text, name in zip(texts, names, strict=True)]
 
     def __call__(self, grid, block, args, *, shared_mem=0):
         function, kinds = self._launcher
@@ -291,6 +313,11 @@ class RawModule:
 
     def get_function(self, name):
         return RawKernel(self.code, name)
+
+
+def _check(refusal, function, args):
+    if refusal:
+        raise cuda.CUDARuntimeError(refusal.decode())
 
 
 def _value(x, kind):
