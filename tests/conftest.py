@@ -141,7 +141,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    strict_double.compiled.as_ptx = config.getoption("ptx")
+    strict_double.compiled.as_ptx = config.getoption("ptx", default=False)
     if strict_double.compiled.as_ptx and nvrtc.library() is None:
         raise pytest.UsageError("--ptx needs NVIDIA's compiler: pip install nvidia-cuda-nvrtc")
 

@@ -160,6 +160,16 @@ def test_a_carry_goes_from_instruction_to_instruction():
     assert list(y.get()) == [2, 11]
 
 
+@pytest.mark.parametrize(("kind", "wanted"), [("s8", 0xFFFFFF85), ("u8", 0x85)])
+def test_what_is_narrower_than_its_register(kind, wanted):
+    text = """extern "C" __global__ void kernel(unsigned* y, const unsigned* x) {
+      asm("ld.global.KIND %0, [%1];" : "=r"(y[0]) : "l"(__cvta_generic_to_global(x)));
+    }"""
+    y = xp.zeros(1, "uint32")
+    launch(text.replace("KIND", kind), y, xp.asarray(np.array([0x12345685], "uint32")))
+    assert int(y.get()[0]) == wanted
+
+
 def test_halves():
     text = """extern "C" __global__ void kernel(float* y, const float* x) {
       unsigned short bits;

@@ -17,6 +17,7 @@ typedef uint8_t u8, b8;
 typedef uint16_t u16, b16, f16;
 typedef uint32_t u32, b32;
 typedef uint64_t u64, b64;
+typedef int8_t s8;
 typedef int16_t s16;
 typedef int32_t s32;
 typedef int64_t s64;
@@ -43,11 +44,13 @@ template <typename T> struct Of {
   }
 };
 
-// Into a register: its bits, and zeros above.
+// Into a register, which may be wider: with zeros above, or, of a type with a sign, with that.
 template <typename R, typename T> static inline void put(R& to, T x) {
   static_assert(sizeof(T) <= sizeof(R), "a register of this width, or a wider one");
-  to = 0;
-  memcpy(&to, &x, sizeof x);
+  if constexpr (std::is_floating_point_v<T> == std::is_floating_point_v<R>)
+    to = (R)x;
+  else
+    memcpy(&to, &x, sizeof x);
 }
 
 // The launch ends here.
