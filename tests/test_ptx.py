@@ -19,11 +19,13 @@ pytestmark = [
     pytest.mark.skipif(not compiled.has_compiler(), reason="g++ is not there"),
     pytest.mark.usefixtures("as_ptx"),
 ]
-LETTERS = {"u32": "r", "s32": "r", "u64": "l", "f32": "f", "f64": "d"}  # of assembler's operands
-TYPES = {"u32": "unsigned", "s32": "int", "u64": "unsigned long long", "f32": "float"} | {
-    "f64": "double"
+KINDS = {  # the letter of an operand in assembler, the type in C, and NumPy's
+    "u32": ("r", "unsigned", "uint32"),
+    "s32": ("r", "int", "int32"),
+    "u64": ("l", "unsigned long long", "uint64"),
+    "f32": ("f", "float", "float32"),
+    "f64": ("d", "double", "float64"),
 }
-DTYPES = {"u32": "uint32", "s32": "int32", "u64": "uint64", "f32": "float32", "f64": "float64"}
 
 
 @pytest.fixture
@@ -31,26 +33,24 @@ def as_ptx(monkeypatch):
     monkeypatch.setattr(compiled, "as_ptx", True)
 
 
-def launch(text, *arrays, threads=1, blocks=1, shared=0, name="kernel"):
-    kernel = xp.RawKernel(text, name)
-    kernel((blocks,), (threads,), arrays, shared_mem=shared)
+def launch(text, *arrays, threads=1, blocks=1, shared=0):
+    xp.RawKernel(text, "kernel")((blocks,), (threads,), arrays, shared_mem=shared)
 
 
 def given_by(instruction, kinds, values):
     """What an instruction computes: of `kinds`, the first is the result's."""
-    given = ", ".join(f"const {TYPES[kind]}* x{n}" for n, kind in enumerate(kinds[1:]))
+    (letter, result, dtype), *operands = (KINDS[kind] for kind in kinds)
+    parameters = ", ".join(f"const {kind}* x{n}" for n, (_, kind, _) in enumerate(operands))
     places = ", ".join(f"%{n}" for n in range(len(kinds)))
-    operands = ", ".join(f'"{LETTERS[kind]}"(*x{n})' for n, kind in enumerate(kinds[1:]))
+    inputs = ", ".join(f'"{letter}"(*x{n})' for n, (letter, _, _) in enumerate(operands))
     text = (
-        f'extern "C" __global__ void kernel({TYPES[kinds[0]]}* y, {given}) {{'
-        f'  asm volatile("{instruction} {places};" : "={LETTERS[kinds[0]]}"(*y) : {operands});'
+        f'extern "C" __global__ void kernel({result}* y, {parameters}) {{'
+        f'  asm volatile("{instruction} {places};" : "={letter}"(*y) : {inputs});'
         "}"
     )
-    y = xp.zeros(1, DTYPES[kinds[0]])
-    arrays = [
-        xp.asarray(np.array([x], DTYPES[kind])) for kind, x in zip(kinds[1:], values, strict=True)
-    ]
-    launch(text, y, *arrays)
+    y = xp.zeros(1, dtype)
+    given = zip(values, operands, strict=True)
+    launch(text, y, *(xp.asarray(np.array([x], dtype)) for x, (_, _, dtype) in given))
     return y.get()[0]
 
 
@@ -113,7 +113,7 @@ FLOATS = [
 @pytest.mark.parametrize(("instruction", "kinds", "values", "wanted"), WHOLE)
 def test_whole_numbers(instruction, kinds, values, wanted):
     kinds = kinds.split()
-    bits = np.dtype(DTYPES[kinds[0]]).itemsize * 8
+    bits = int(kinds[0][1:])
     assert int(given_by(instruction, kinds, values)) % (1 << bits) == wanted % (1 << bits)
 
 

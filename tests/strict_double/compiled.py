@@ -276,7 +276,7 @@ class RawKernel:
         types = [ctypes.c_void_p if "*" in kind else _KINDS[kind][0] for kind in kinds]
         function.argtypes = [*[ctypes.c_uint32] * 3, *types]
         function.restype = ctypes.c_char_p if together else None
-        function.errcheck = _check
+        function.errcheck = _raise_refusal
         return function, kinds
 
     def _parameters(self, code):
@@ -315,7 +315,7 @@ class RawModule:
         return RawKernel(self.code, name)
 
 
-def _check(refusal, function, args):
+def _raise_refusal(refusal, function, args):
     if refusal:
         raise cuda.CUDARuntimeError(refusal.decode())
 

@@ -33,10 +33,10 @@ def compiled(architecture, text):
     given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
     status = nvrtc.nvrtcCompileProgram(program, len(options), given)
     log = _told(program, "ProgramLog")
+    ptx = "" if status else _told(program, "PTX")
+    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
     if status:
         raise RuntimeError(f"NVRTC does not compile this kernel:\n{log}\n{text}")
-    ptx = _told(program, "PTX")
-    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
     return ptx, log
 
 
