@@ -7,6 +7,7 @@ ones: `pytest --hypothesis-profile=thorough tests/test_ops.py`.
 import collections
 import contextlib
 import importlib.util
+import os
 import sys
 
 import pytest
@@ -141,6 +142,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if config.getoption("numprocesses", default=None):  # processes of their own (-n): a core each
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     strict_double.compiled.as_ptx = config.getoption("ptx", default=False)
     if strict_double.compiled.as_ptx and nvrtc.library() is None:
         raise pytest.UsageError("--ptx needs NVIDIA's compiler: pip install nvidia-cuda-nvrtc")
