@@ -5,6 +5,8 @@
 Needs a GPU, CuPy and PyTorch (2.9 or newer), and no network. Cases go from the most telling size to
 the least, until the minutes are up. With --write, what was measured is kept after every case, as
 JSON beside the page, and the page is written from it: a run that was stopped goes on where it was.
+A kernel that fails can take the GPU from the whole process, or never end: the case in which a run
+broke off or was killed is listed as such by the next one, which goes on with the case after it.
 What a case is: gpu_cases.py. The page: gpu_page.py. Without a GPU: one line, and exit status 2.
 """
 
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import gpu_micro
-from gpu_cases import CUSTOM, Case, measure
+from gpu_cases import CUSTOM, ENDED_A_RUN, Case, ended_a_run, measure
 from gpu_page import least_seconds, page, ratios, target, targets
 from gpu_results import Results, machine
 from gpu_sides import Side, ours, theirs
@@ -78,16 +80,31 @@ def measure_cases(
     seconds: float,
     keep: Callable[[], None],
 ) -> None:
-    """Measure what the results lack, as long as there is room, and keep each case at once."""
+    """Measure what the results lack, as long as there is room, and keep each case at once.
+
+    A case that is begun and not in the results ended the run before, unless it was interrupted.
+    """
     for number, case in enumerate(cases, 1):
         if case.name in results.cases:
+            continue
+        if case.name == results.begun:
+            results.cases[case.name], results.begun = ended_a_run(case), ""
+            keep()
+            print(f"{number}/{len(cases)} {case.name}: {ENDED_A_RUN}")
             continue
         if not budget.room():
             measured = sum(case.name in results.cases for case in cases)
             print(f"the time is up: {measured} of {len(cases)} cases are measured")
             return
-        found = budget.run(lambda case=case: measure(case, *sides, seconds))
-        results.cases[case.name] = found
+        results.begun = case.name
+        results.save()
+        try:
+            found = budget.run(lambda case=case: measure(case, *sides, seconds))
+        except KeyboardInterrupt:
+            results.begun = ""
+            results.save()
+            raise
+        results.cases[case.name], results.begun = found, ""
         keep()
         print(f"{number}/{len(cases)} {case.name}; {budget.left():.0f} s left")
         for phase in found:

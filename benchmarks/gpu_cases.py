@@ -29,6 +29,7 @@ CUSTOM = ("MGU", "layer-norm LSTM")
 WAYS = ("scan", "cuDNN", "loop")
 
 DIFFERS = "differs from PyTorch in float32 by {:.1e}"
+ENDED_A_RUN = "a run of the benchmark ended in this case"
 
 #: Medians are over the calls of so many blocks, each of at most so many calls; and of so many at
 #: least of a step that takes so long that it must miss some blocks.
@@ -250,6 +251,13 @@ def measure(case: Case, ours: Side, theirs: Side, seconds: float) -> dict[str, A
         phase: compare(problem, ours, theirs, phase == "training", seconds)
         for phase in ("forward", "training")
     }
+
+
+def ended_a_run(case: Case) -> dict[str, Any]:
+    """What is found for a case in which a run broke off: as of `measure`, with no times."""
+    nothing: dict[str, Any] = {"seconds": {}, "calls": {}, "bytes": {}, "error": {}, "executor": ""}
+    failed = dict.fromkeys(case.ways, ENDED_A_RUN)
+    return {phase: {**nothing, "failed": failed} for phase in ("forward", "training")}
 
 
 def compare(

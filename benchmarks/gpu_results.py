@@ -23,25 +23,30 @@ class Results:
     """What was measured, kept in a file if there is a path.
 
     machine: what `machine` says. cases: what `gpu_cases.measure` found, by the case's name.
-    tables: those of gpu_micro.py, by title. A file of another machine, version or source is not
-    gone on with: times of two states of a program do not belong into one table.
+    begun: the name of the case that is being measured. tables: those of gpu_micro.py, by title. A
+    file of another machine, version or source is not gone on with: times of two states of a program
+    do not belong into one table.
     """
 
     def __init__(self, machine: dict[str, str], path: Path | None = None) -> None:
         self.machine, self.path = machine, path
         self.cases: dict[str, Any] = {}
+        self.begun = ""
         self.tables: dict[str, Any] = {}
         if path is not None and path.exists():
             kept = json.loads(path.read_text(encoding="utf-8"))
             if {**kept["machine"], "date": ""} == {**machine, "date": ""}:
                 self.machine = kept["machine"]
                 self.cases, self.tables = kept["cases"], kept["tables"]
+                self.begun = kept.get("begun", "")
 
     def save(self) -> None:
         """Replace the file in one step: a run that is killed leaves the one before or after."""
         if self.path is None:
             return
         kept = {"machine": self.machine, "cases": self.cases, "tables": self.tables}
+        if self.begun:
+            kept["begun"] = self.begun
         part = self.path.with_suffix(".part")
         part.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         os.replace(part, self.path)

@@ -251,6 +251,40 @@ def test_a_run_stops_before_the_time_is_up_and_goes_on_where_it_was(monkeypatch,
     assert measured == cases[:6]
 
 
+@pytest.mark.parametrize("error", [RuntimeError("the context is lost"), KeyboardInterrupt()])
+def test_a_case_that_ended_a_run_is_not_tried_again_unless_somebody_stopped_it(
+    monkeypatch, tmp_path, error
+):
+    _, measured = measuring(monkeypatch, seconds=1)
+    works = gpu.measure
+    cases = gpu.all_cases([(64, 512)])[:3]
+    path = tmp_path / "gpu.json"
+
+    def run():
+        results = Results(H100, path)
+        gpu.measure_cases(results, cases, (None, None), gpu.Budget(100), 1.0, results.save)
+        return results
+
+    def fails(case, *rest):
+        if case is cases[1]:
+            raise error
+        return works(case, *rest)
+
+    monkeypatch.setattr(gpu, "measure", fails)
+    with pytest.raises(type(error)):
+        run()
+    monkeypatch.setattr(gpu, "measure", works)
+    found = run().cases
+    assert [*found] == [case.name for case in cases]
+    stopped = isinstance(error, KeyboardInterrupt)
+    assert measured == (cases if stopped else [cases[0], cases[2]])
+    if not stopped:
+        page = gpu_page.page(Results(H100, path), cases[1:2])
+        assert "ended in this case (LSTM, B 64, H 512, float32, forward; LSTM, B 64" in page
+        assert page.count("| failed ") == 6  # three ways, and two phases
+    assert "begun" not in json.loads(path.read_text("utf-8"))
+
+
 def test_a_part_that_fails_does_not_end_the_run(capsys):
     results = Results(H100)
 
