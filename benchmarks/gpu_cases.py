@@ -295,6 +295,7 @@ def compare(
             found["error"][way] = worst_error(taken(side, results), wanted)
             del results  # so that others can have the memory
         except Exception as error:  # one that fails must not end a run of many
+            side.meter.wait()  # fails if this process has lost the GPU, and says after what
             found["failed"][way] = f"{type(error).__name__}: {' '.join(str(error).split())}"
             continue
         if not found["error"][way] <= precision.tolerance:

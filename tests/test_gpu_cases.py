@@ -109,6 +109,20 @@ def test_what_cannot_be_computed_says_why(sides):
     assert found["training"]["failed"] == {"scan": "MemoryError: no room for it"}
 
 
+def test_an_error_that_takes_the_gpu_ends_the_run_and_is_told(sides):
+    class Lost(gpu_sides.Host):
+        def wait(self):
+            raise RuntimeError("the context is lost")
+
+    def given(tensor):
+        raise ValueError("an illegal memory access")
+
+    ours = dataclasses.replace(sides[0], given=given, meter=Lost())
+    with pytest.raises(RuntimeError, match="the context is lost") as caught:
+        measure(Case("MGU", 2, 5, "float32", T=4), ours, sides[1], seconds=0.003)
+    assert str(caught.value.__context__) == "an illegal memory access"
+
+
 @pytest.fixture
 def small(monkeypatch):
     """A benchmark of three steps of a few units."""
